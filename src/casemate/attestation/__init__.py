@@ -1,0 +1,1 @@
+"""From evidence to attestation results (RFC 9334): verifiers, appraisal policies, tokens."""

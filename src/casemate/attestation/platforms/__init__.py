@@ -1,0 +1,1 @@
+"""One package per platform, each with a verifier and, where software can collect it, an attester."""

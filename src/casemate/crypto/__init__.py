@@ -1,0 +1,1 @@
+"""Keys, envelopes, segmented AEAD, sealing to a public key, signatures. No network, disk or clock."""

@@ -1,0 +1,1 @@
+"""Encrypted files, zones, dataset manifests. Asks a KeyProvider for keys; knows nothing of brokers."""

@@ -1,0 +1,1 @@
+"""One small module per engine: from an attested session to settings, environment and files."""
