@@ -35,7 +35,7 @@ class TcbClaims:
 class Claims:
     """Claims of one piece of verified evidence. ``None`` means that the platform does not say.
 
-    ``extra`` holds what only one platform knows (td_attributes, xfam, guest policy bits, PCR values), under its own names."""
+    ``extra`` holds what only one platform knows (td_attributes, xfam, policy bits, PCR values), under its own names."""
 
     platform: str  # sgx | tdx | snp | tpm | gpu
     simulated: bool

@@ -1,4 +1,4 @@
-"""Why evidence, a policy or a token was not accepted. One class per reason; platforms add theirs in their own package."""
+"""Why evidence, a policy or a token was not accepted. One class per reason; platforms add their own."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class AppraisalRefusedError(RefusedError):
     """The evidence was read and verified; the appraisal policy does not accept it."""
 
     code = "appraisal-refused"
-    fix = "Compare expected and got in each failed clause; change the platform, or the policy if it is meant to accept this."
+    fix = "Compare expected and got in each failed clause; change the platform or the policy."
 
 
 class MalformedPolicyError(UsageError):

@@ -42,5 +42,5 @@ class Verifier(Protocol):
     A verifier is built with its trust anchors and collateral."""
 
     def verify(self, evidence: Evidence, *, now: datetime) -> Claims:
-        """Normalised claims of genuine evidence; raises a ``RefusedError`` or ``UndecidedError`` leaf that names the step."""
+        """Normalised claims of genuine evidence; raises a ``RefusedError`` or ``UndecidedError`` naming the step."""
         ...

@@ -1,1 +1,1 @@
-"""Challenges, grants, release decisions, job certificates, audit log. Decisions are pure; HTTP and storage are the edge."""
+"""Challenges, grants, release decisions, job certificates, audit log: pure decisions; HTTP and storage at the edge."""
