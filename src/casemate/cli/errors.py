@@ -1,0 +1,128 @@
+"""What can go wrong on the owner's or submitter's own machine."""
+
+from __future__ import annotations
+
+from casemate.errors import FailedError, RefusedError, UndecidedError, UsageError
+
+__all__ = [
+    "AuditRolledBackError",
+    "DestinationExistsError",
+    "DiskFullError",
+    "FileMissingError",
+    "IdentityMissingError",
+    "InterruptedJobError",
+    "IoFailedError",
+    "JavaMissingError",
+    "LaunchFailedError",
+    "NotRunningError",
+    "OutOfReachError",
+    "PermissionDeniedError",
+    "PortInUseError",
+    "RuntimeChangedError",
+    "StartFailedError",
+]
+
+
+class FileMissingError(UsageError):
+    """A file or directory that the command names does not exist, or is of another kind."""
+
+    code = "file-missing"
+    fix = "Check the path that the message names."
+
+
+class DestinationExistsError(UsageError):
+    """The place to write to exists already, and overwriting it was not asked for."""
+
+    code = "destination-exists"
+    fix = "Choose another destination, or remove this one first."
+
+
+class IdentityMissingError(UsageError):
+    """The private key of an owner or administrator is not on this machine."""
+
+    code = "identity-missing"
+    fix = "Run the command on the owner's machine, or create the identity with `casemate key create OWNER/DATASET`."
+
+
+class DiskFullError(FailedError):
+    """There is no room left on the device, or the quota is used up."""
+
+    code = "disk-full"
+    fix = "Make room, or write to another device; nothing was half-written."
+
+
+class PermissionDeniedError(FailedError):
+    """The operating system does not permit this user to touch the file."""
+
+    code = "permission-denied"
+    fix = "Run as the user who owns the file, or change its mode."
+
+
+class PortInUseError(FailedError):
+    """Another process listens on the port that the broker should use."""
+
+    code = "port-in-use"
+    fix = "Stop the other process, or choose a port: `casemate up --port 7444`."
+
+
+class IoFailedError(FailedError):
+    """The operating system reported an error that has no name of its own here."""
+
+    code = "io-failed"
+    fix = "Mend what the message names and run the command again."
+
+
+class StartFailedError(FailedError):
+    """A background process ended, or did not become ready, while it was being started; what was started is stopped."""
+
+    code = "start-failed"
+    fix = "Read the log that the message names, then run `casemate doctor`."
+
+
+class LaunchFailedError(FailedError):
+    """The program ended with an error of its own, inside its TEE."""
+
+    code = "program-failed"
+    fix = "Read the program's own output above; nothing was refused."
+
+
+class JavaMissingError(FailedError):
+    """Spark needs Java 17 or newer, and none was found."""
+
+    code = "java-missing"
+    fix = "Install a Java 17 runtime (Debian: `apt-get install openjdk-17-jre-headless`), or set JAVA_HOME."
+
+
+class InterruptedJobError(FailedError):
+    """The command was interrupted; everything it had started was stopped."""
+
+    code = "interrupted"
+    fix = "Run the command again."
+
+
+class NotRunningError(UndecidedError):
+    """A local service (broker or simulated TEE host) is not running."""
+
+    code = "not-running"
+    fix = "Start it with `casemate up`."
+
+
+class OutOfReachError(UndecidedError):
+    """A service did not answer over the network."""
+
+    code = "out-of-reach"
+    fix = "Check that the service runs and that its address in config.json is right, then try again."
+
+
+class RuntimeChangedError(RefusedError):
+    """The default policy pins the measurement of an earlier runtime than the one now installed."""
+
+    code = "runtime-changed"
+    fix = "If you changed the installation yourself, run `casemate up` to pin the new measurement."
+
+
+class AuditRolledBackError(RefusedError):
+    """The broker's audit log does not continue the checkpoint that this machine remembers."""
+
+    code = "audit-rolled-back"
+    fix = "Entries were removed, or an old database was restored: compare with a backup before trusting this broker."
