@@ -1,0 +1,179 @@
+"""Canary search: look for byte strings in files, process arguments and environments, and loopback traffic.
+
+The same search runs over a protected and over a plain run, so that finding nothing means something.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["Hit", "LoopbackCapture", "Watcher", "search_processes", "search_tree"]
+
+_CHUNK = 8 * 1024 * 1024  # bytes read at once
+
+
+@dataclass(frozen=True, order=True)
+class Hit:
+    """One place where a needle was found: ``needle`` is its label, never its bytes."""
+
+    needle: str
+    place: str
+
+
+def _search_file(path: Path, needles: Mapping[str, bytes]) -> set[str]:
+    found: set[str] = set()
+    overlap = max((len(n) for n in needles.values()), default=1) - 1
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            window = tail + chunk
+            found |= {label for label, needle in needles.items() if needle in window}
+            tail = window[-overlap:] if overlap else b""
+    return found
+
+
+@dataclass
+class _Seen:
+    """Remembers what was searched already, so that watching a growing tree stays cheap."""
+
+    states: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def is_new(self, path: Path, stat: os.stat_result) -> bool:
+        state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if self.states.get(str(path)) == state:
+            return False
+        self.states[str(path)] = state
+        return True
+
+
+def search_tree(
+    root: Path, needles: Mapping[str, bytes], *, skip: Iterable[Path] = (), seen: _Seen | None = None
+) -> set[Hit]:
+    """Every regular file below ``root`` (names too) that holds a needle; files that vanish are passed over."""
+    hits: set[Hit] = set()
+    skipped = {str(path) for path in skip}
+    for directory, names, files in os.walk(root):
+        names[:] = [name for name in names if str(Path(directory, name)) not in skipped]
+        for name in files:
+            path = Path(directory, name)
+            if str(path) in skipped:
+                continue
+            with suppress(OSError):
+                if not path.is_file() or path.is_symlink() or (seen and not seen.is_new(path, path.stat())):
+                    continue
+                hits |= {Hit(label, str(path)) for label in _search_file(path, needles)}
+            encoded = os.fsencode(str(path))
+            hits |= {Hit(label, f"name of {path}") for label, needle in needles.items() if needle in encoded}
+    return hits
+
+
+def search_processes(needles: Mapping[str, bytes], *, skip: Iterable[int] = ()) -> set[Hit]:
+    """Needles in ``/proc/*/cmdline`` and ``environ`` of every process that may be read."""
+    hits: set[Hit] = set()
+    skipped = {str(os.getpid()), *(str(pid) for pid in skip)}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or entry.name in skipped:
+            continue
+        for part in ("cmdline", "environ"):
+            with suppress(OSError):
+                content = (entry / part).read_bytes()
+                program = content.split(b"\0")[0].decode(errors="replace") if part == "cmdline" else ""
+                hits |= {
+                    Hit(label, f"{part} of a {Path(program).name or 'process'}")
+                    for label, needle in needles.items()
+                    if needle in content
+                }
+    return hits
+
+
+class Watcher:
+    """Searches trees and processes again and again while a job runs: spill and shuffle files do not outlive it."""
+
+    def __init__(self, needles: Mapping[str, bytes], roots: Iterable[Path], *, period_seconds: float = 0.4) -> None:
+        self._needles, self._roots, self._period = dict(needles), list(roots), period_seconds
+        self._stop = threading.Event()
+        self._seen = _Seen()
+        self._thread = threading.Thread(target=self._watch, name="canary-watcher", daemon=True)
+        self.hits: set[Hit] = set()
+        self.files_searched = 0
+
+    def _once(self) -> None:
+        for root in self._roots:
+            self.hits |= search_tree(root, self._needles, seen=self._seen)
+        self.hits |= search_processes(self._needles)
+        self.files_searched = len(self._seen.states)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._period):
+            self._once()
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._once()
+
+
+class LoopbackCapture:
+    """tcpdump on the loopback device, where that is permitted; ``why_not`` says why it did not run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._process: subprocess.Popen[bytes] | None = None
+        self.why_not: str | None = None
+
+    @property
+    def available(self) -> bool:
+        return self.why_not is None
+
+    def __enter__(self) -> LoopbackCapture:
+        program = shutil.which("tcpdump") or shutil.which("tcpdump", path="/usr/sbin:/sbin")
+        if program is None:
+            self.why_not = "tcpdump is not installed"
+            return self
+        # Root's tcpdump would drop to a user of its own, who could not write into a private directory.
+        user = ["-Z", "root"] if os.geteuid() == 0 else []
+        self._process = subprocess.Popen(
+            [program, "-i", "lo", "-w", str(self._path), "-B", "65536", "-s", "0", "-U", "-n", *user, "tcp"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for line in self._process.stderr or ():
+            if b"listening on" in line:
+                return self
+        self.why_not = "tcpdump is not permitted to capture on the loopback device"
+        self._end()
+        return self
+
+    def _end(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGINT)
+            self._process.communicate(timeout=30)
+            self._process = None
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def search(self, needles: Mapping[str, bytes]) -> set[Hit]:
+        """Needles in the captured packets. A needle cut by a packet border is missed."""
+        if not self.available:
+            return set()
+        return {Hit(label, "loopback traffic") for label in _search_file(self._path, needles)}
