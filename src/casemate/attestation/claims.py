@@ -62,3 +62,19 @@ class Claims:
         if self.collateral_expires is not None:
             out["collateral_expires"] = self.collateral_expires.isoformat()
         return out
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Claims:
+        """What ``to_json`` gave, read back: claims that a verifier stored or put into a token."""
+        tcb = dict(value["tcb"])
+        tcb["advisories"] = tuple(tcb["advisories"])
+        binding, expires = value["workload_binding"], value["collateral_expires"]
+        return cls(
+            **{
+                **value,
+                "rtmr": tuple(value["rtmr"]),
+                "tcb": TcbClaims(**tcb),
+                "workload_binding": None if binding is None else WorkloadBinding(binding),
+                "collateral_expires": None if expires is None else datetime.fromisoformat(expires),
+            }
+        )
