@@ -1,0 +1,60 @@
+# Everything a newcomer needs: `make demo` and `make test` do all the set-up themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.casemate-ready
+WORKERS ?= 2
+export VENV
+
+.PHONY: help setup demo test check bench docs reference constraints format clean distclean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+setup: $(READY) ## virtual environment, JDK, Java part
+
+$(READY): pyproject.toml constraints/py311.txt hatch_build.py scripts/setup.sh scripts/jdk.sh $(shell find java -name '*.java' 2>/dev/null)
+	@scripts/setup.sh
+	@touch $@
+
+demo: $(READY) ## the main job start to finish, and the attacks that fail
+	@$(BIN)/casemate demo
+
+test: $(READY) ## all tests
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
+
+check: $(READY) ## lint, types, structure, generated pages, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit/test_structure.py
+	$(BIN)/python scripts/generate_reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+bench: $(READY) ## attested start-up against plain spark-submit
+	@$(BIN)/casemate bench startup
+
+docs: $(READY) ## serve the documentation locally
+	@$(BIN)/mkdocs serve
+
+reference: $(READY) ## write the generated pages of the documentation
+	@$(BIN)/python scripts/generate_reference.py
+
+constraints: ## pin what is installed now
+	@{ head -n 1 constraints/py311.txt; \
+	  $(BIN)/pip freeze --all --exclude-editable | grep -viE '^(casemate|pip)==|^-e|@ ' | sort -f; } > constraints/.new
+	@mv constraints/.new constraints/py311.txt
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## remove what was built, keep the virtual environment
+	@rm -rf build dist site java/build .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environment and the jar as well
+	@rm -rf $(VENV) src/casemate/jars
