@@ -42,7 +42,7 @@ def normalise(uri: str, *, working_directory: str = "/") -> str:
 
     A path without scheme is a local one, a relative one below ``working_directory``. Raises ``UsageError`` for text
     that cannot be a path: a NUL, an empty string, a local URI with a host."""
-    if not uri or "\0" in uri or not uri.isascii() and any("\ud800" <= c <= "\udfff" for c in uri):
+    if not uri or "\0" in uri or (not uri.isascii() and any("\ud800" <= c <= "\udfff" for c in uri)):
         raise UsageError(f"path {uri!r}: empty, not UTF-8, or holds a NUL")
     match = _SCHEME.fullmatch(uri)
     if match:

@@ -1,0 +1,128 @@
+"""Local storage below zones: files that appear whole or not at all, and listings that follow no symbolic link."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from casemate.data.errors import ZoneAccessError
+from casemate.data.manifest import TEMPORARY_DIRECTORY, is_hidden
+
+__all__ = ["AtomicFile", "files_below", "open_stored", "sync_directory"]
+
+
+def open_stored(path: Path) -> tuple[BinaryIO, int]:
+    """A regular file for unbuffered reading, and its stored size. Raises ``OSError``, or ``ZoneAccessError`` for a link."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise ZoneAccessError(f"{path}: is a symbolic link") from exc
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code), str(path))
+    return os.fdopen(descriptor, "rb", buffering=0), status.st_size  # type: ignore[return-value]
+
+
+def sync_directory(path: Path) -> None:
+    """Make names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class AtomicFile:
+    """A file under a temporary name until ``commit``; the name it replaces stays as it was until then.
+
+    The temporary name lies in ``_temporary/`` beside the file, which no listing and no manifest includes."""
+
+    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
+        self._path = path
+        self._exclusive = exclusive
+        self._directory = path.parent / TEMPORARY_DIRECTORY
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if exclusive and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        self._directory.mkdir(exist_ok=True)
+        self._temporary = self._directory / f"casemate-{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self.raw = os.fdopen(os.open(self._temporary, flags, 0o666), "wb", buffering=0)
+        except BaseException:
+            self._tidy()
+            raise
+
+    def commit(self) -> None:
+        """Make the file durable and give it its name. On an error the file is gone and the old one stands."""
+        try:
+            os.fsync(self.raw.fileno())
+            self.raw.close()
+            if self._exclusive:
+                os.link(self._temporary, self._path)
+                self._temporary.unlink()
+            else:
+                os.replace(self._temporary, self._path)
+        except BaseException:
+            self.discard()
+            raise
+        self._tidy()
+        sync_directory(self._path.parent)
+
+    def discard(self) -> None:
+        """Remove the unfinished file."""
+        self.raw.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(OSError):  # another writer's file may be in it
+            self._directory.rmdir()
+
+
+def files_below(root: Path) -> Iterator[tuple[str, int]]:
+    """Relative path (with ``/``) and stored size of every regular file below ``root``, but for hidden ones; sorted."""
+
+    def walk(directory: Path, relative: str) -> Iterator[tuple[str, int]]:
+        with os.scandir(directory) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            path = f"{relative}{entry.name}"
+            if is_hidden(path):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(Path(entry.path), path + "/")
+            elif entry.is_file(follow_symlinks=False):
+                yield path, entry.stat(follow_symlinks=False).st_size
+
+    yield from walk(root, "")
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[bool]:
+    """Hold a directory's advisory lock; gives ``False`` when another process holds it. Ends with the process."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,181 @@
+"""The manifest of a committed directory: which files belong to it, so that a missing, added or old one shows.
+
+RFC 8785 JSON, authenticated under a key derived from the dataset key; its SHA-256 and generation number are recorded
+away from the storage. No input or output here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from casemate.crypto.canonical import canonical_json, sha256_hex
+from casemate.crypto.errors import SignatureInvalidError
+from casemate.crypto.mac import compute_mac, verify_mac
+from casemate.data.errors import ManifestRolledBackError, ManifestTamperedError
+from casemate.data.format import FILE_ID_SIZE, MAX_KEY_VERSION, stored_size
+from casemate.data.generations import Generation
+from casemate.data.keys import DatasetKey, KeyProvider
+from casemate.data.zones import HIDDEN_DIRECTORY
+from casemate.errors import UsageError
+from casemate.model import DatasetName
+
+__all__ = [
+    "TEMPORARY_DIRECTORY",
+    "Manifest",
+    "ManifestFile",
+    "build_manifest",
+    "is_hidden",
+    "manifest_number",
+    "manifest_path",
+    "parse_manifest",
+    "verify_manifest",
+]
+
+TEMPORARY_DIRECTORY = "_temporary"  # where Hadoop's committers and our own writers keep unfinished files
+_PURPOSE = "casemate:manifest:v1"
+_NAME = re.compile(r"manifest-(\d{10,19})\.json")
+_MEMBERS = {"dataset", "files", "generation", "kek", "location", "mac", "version"}
+
+
+def manifest_path(generation: int) -> str:
+    """Where the manifest of a generation lies, relative to the committed directory."""
+    return f"{HIDDEN_DIRECTORY}/manifest-{generation:010d}.json"
+
+
+def manifest_number(name: str) -> int | None:
+    """The generation in a manifest's file name; ``None`` for any other name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match and manifest_path(int(match[1])).endswith("/" + name) else None
+
+
+def is_hidden(relative_path: str) -> bool:
+    """Whether a path below a committed directory is never part of its data."""
+    return not {HIDDEN_DIRECTORY, TEMPORARY_DIRECTORY}.isdisjoint(relative_path.split("/"))
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One file: its path below the committed directory, its stored length in bytes, its file id (base64)."""
+
+    path: str
+    length: int
+    file_id: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A committed directory's content."""
+
+    dataset: DatasetName
+    key_version: int  # of the key that authenticates the manifest; the files name their own
+    location: str
+    generation: int
+    files: tuple[ManifestFile, ...]  # sorted by the UTF-8 bytes of their path
+
+    @cached_property
+    def by_path(self) -> Mapping[str, ManifestFile]:
+        return {file.path: file for file in self.files}
+
+
+def build_manifest(key: DatasetKey, location: str, generation: int, files: list[ManifestFile]) -> bytes:
+    """The manifest file's bytes, authenticated under ``key``."""
+    document: dict[str, Any] = {
+        "version": 1,
+        "dataset": str(key.dataset),
+        "kek": key.version,
+        "location": location,
+        "generation": generation,
+        "files": [
+            {"file_id": file.file_id, "length": file.length, "path": file.path}
+            for file in sorted(files, key=lambda file: file.path.encode())
+        ],
+    }
+    mac = compute_mac(key.secret, canonical_json(document), purpose=_PURPOSE)
+    return canonical_json({**document, "mac": base64.b64encode(mac).decode()})
+
+
+def parse_manifest(raw: bytes, name: str) -> tuple[Manifest, bytes, bytes]:
+    """The manifest, unverified, with its MAC and the bytes that are authenticated.
+
+    Raises ``ManifestTamperedError`` for anything that ``build_manifest`` would not have written."""
+    try:
+        document = json.loads(raw)
+        if not isinstance(document, dict) or document.keys() != _MEMBERS or document["version"] != 1:
+            raise ValueError(f"need version 1 and exactly the members {', '.join(sorted(_MEMBERS))}")
+        if canonical_json(document) != raw:
+            raise ValueError("not in RFC 8785 form")
+        manifest = Manifest(
+            DatasetName.parse(_text(document["dataset"])),
+            _number(document["kek"], MAX_KEY_VERSION),
+            _text(document["location"]),
+            _number(document["generation"], 2**53 - 1),
+            tuple(_parse_file(file) for file in document["files"]),
+        )
+        paths = [file.path.encode() for file in manifest.files]
+        if any(a >= b for a, b in zip(paths, paths[1:], strict=False)):
+            raise ValueError("files are not sorted, or one is listed twice")
+        mac = base64.b64decode(_text(document.pop("mac")), validate=True)
+    except (ValueError, TypeError, KeyError, RecursionError, UsageError, binascii.Error) as exc:
+        raise ManifestTamperedError(f"{name}: not a manifest: {exc}") from exc
+    return manifest, mac, canonical_json(document)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"need a text, got {value!r}")
+    return value
+
+
+def _number(value: object, most: int) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"need a number from 1 to {most}, got {value!r}")
+    return value
+
+
+def _parse_file(entry: object) -> ManifestFile:
+    if not isinstance(entry, dict) or entry.keys() != {"file_id", "length", "path"}:
+        raise ValueError("a file needs exactly file_id, length and path")
+    path, file_id = _text(entry["path"]), _text(entry["file_id"])
+    if any(part in ("", ".", "..") for part in path.split("/")) or is_hidden(path) or "\0" in path:
+        raise ValueError(f"path {path!r} cannot be in a manifest")
+    if len(base64.b64decode(file_id, validate=True)) != FILE_ID_SIZE:
+        raise ValueError(f"file id of {path!r} is not {FILE_ID_SIZE} bytes")
+    length = _number(entry["length"], 2**53 - 1)
+    if length < stored_size(0):
+        raise ValueError(f"length {length} of {path!r} is less than an empty file's")
+    return ManifestFile(path, length, file_id)
+
+
+def verify_manifest(
+    raw: bytes, recorded: Generation, *, dataset: DatasetName, location: str, keys: KeyProvider, name: str
+) -> Manifest:
+    """The manifest in ``raw``, when it is the recorded one of ``dataset`` at ``location``.
+
+    Raises ``ManifestRolledBackError`` for an older one, else ``ManifestTamperedError``; or what ``keys`` raises."""
+    # 1. The very bytes that were recorded.   3. Authentic under the dataset key.
+    # 2. In the one form a writer writes.     4. For this dataset, place and generation.
+    digest = sha256_hex(raw)
+    if digest != recorded.digest:  # (1)
+        stored = parse_manifest(raw, name)[0].generation  # unverified: words the refusal, decides nothing
+        if stored < recorded.number:
+            raise ManifestRolledBackError(f"{name}: rolled back from generation {recorded.number} to {stored}")
+        raise ManifestTamperedError(f"{name}: digest {digest[:16]}…, recorded {str(recorded.digest)[:16]}…")
+    manifest, mac, message = parse_manifest(raw, name)  # (2)
+    if manifest.dataset != dataset:  # (4), before its key is asked for
+        raise ManifestTamperedError(f"{name}: for dataset {manifest.dataset}, need {dataset}")
+    try:
+        verify_mac(keys.key(dataset, manifest.key_version).secret, message, mac, purpose=_PURPOSE)  # (3)
+    except SignatureInvalidError as exc:
+        raise ManifestTamperedError(f"{name}: does not authenticate under version {manifest.key_version}") from exc
+    if (manifest.location, manifest.generation) != (location, recorded.number):  # (4)
+        raise ManifestTamperedError(
+            f"{name}: generation {manifest.generation} of {manifest.location}, need {recorded.number} of {location}"
+        )
+    return manifest

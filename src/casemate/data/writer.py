@@ -1,0 +1,130 @@
+"""Write an encrypted file: sequential, whole segments at a time straight from the caller's memory."""
+
+from __future__ import annotations
+
+import io
+from types import TracebackType
+from typing import BinaryIO
+
+from casemate.crypto import stream
+from casemate.data.format import new_preamble
+from casemate.data.keys import KeyProvider
+from casemate.model import DatasetName
+
+__all__ = ["EncryptedWriter"]
+
+_MAX_STORE = 16 * stream.SEGMENT_SIZE  # bytes that go to the storage in one write
+
+
+class EncryptedWriter(io.BufferedIOBase):
+    """Encrypts what is written to it into ``raw``, under the current key of ``dataset`` and a fresh file key.
+
+    Only ``close`` writes the last segment, so that a file whose writer was killed, aborted or forgotten is refused by
+    every reader. Leaving a ``with`` block by an exception aborts. ``raw`` stays open: making the file durable and
+    giving it its name is the caller's part. Not safe for two threads at once."""
+
+    def __init__(self, raw: BinaryIO, keys: KeyProvider, dataset: DatasetName) -> None:
+        super().__init__()
+        self._raw = raw
+        self.preamble, dek = new_preamble(keys.current_key(dataset))
+        self._encrypter = stream.StreamEncrypter(dek, self.preamble.raw)
+        self._pending = bytearray(stream.SEGMENT_PLAINTEXT_SIZE)  # plaintext of the segment that may become the last
+        self._pending_size = 0
+        self._out = memoryview(bytearray(_MAX_STORE))
+        self._out_size = 0
+        self._position = 0
+        self._aborted = False
+        self.stored_size = 0
+        """Bytes given to ``raw`` so far; the file's whole size once closed."""
+        self._put(self.preamble.raw + self._encrypter.header)
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check_open()
+        return self._position
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """Take all of ``data``. An error of the storage aborts the file and is raised as it came."""
+        self._check_open()
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            need = self._encrypter.next_size
+            if self._pending_size == need:  # there is more to come, so this was not the last segment
+                self._encrypt(memoryview(self._pending)[:need], last=False)
+                self._pending_size = 0
+            elif self._pending_size == 0 and len(view) - done > need:
+                self._encrypt(view[done : done + need], last=False)
+                done += need
+            else:
+                count = min(need - self._pending_size, len(view) - done)
+                self._pending[self._pending_size : self._pending_size + count] = view[done : done + count]
+                self._pending_size += count
+                done += count
+        self._position += done
+        return done
+
+    def flush(self) -> None:
+        """Does nothing: what is not a whole segment yet cannot be stored."""
+
+    def abort(self) -> None:
+        """Give up: nothing more is written, and what was written never reads as a file."""
+        self._aborted = True
+        self._wipe()
+        super().close()
+
+    def close(self) -> None:
+        """Write the last segment. Raises what the storage raises; the file is then aborted."""
+        if self.closed:
+            return
+        try:
+            if not self._aborted:
+                self._encrypt(memoryview(self._pending)[: self._pending_size], last=True)
+                self._store()
+        finally:
+            self._wipe()
+            super().close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        if not getattr(self, "closed", True):
+            self.abort()  # IOBase would close, and so complete, a file that its writer forgot
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("write to a closed file")
+
+    def _wipe(self) -> None:
+        self._pending[:] = bytes(len(self._pending))
+        self._pending_size = 0
+
+    def _encrypt(self, plaintext: memoryview, *, last: bool) -> None:
+        size = len(plaintext) + stream.TAG_SIZE
+        if self._out_size + size > _MAX_STORE:
+            self._store()
+        self._encrypter.encrypt(plaintext, self._out[self._out_size : self._out_size + size], last=last)
+        self._out_size += size
+
+    def _store(self) -> None:
+        size, self._out_size = self._out_size, 0
+        self._put(self._out[:size])
+
+    def _put(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                count = self._raw.write(view)
+                self.stored_size += count
+                view = view[count:]
+        except BaseException:
+            self.abort()
+            raise
