@@ -1,0 +1,382 @@
+"""The repository over SQLAlchemy Core. One URL decides: ``sqlite:///…`` (the embedded default) or PostgreSQL.
+
+SQLite runs in WAL mode with every commit flushed to disk; a writing transaction takes the write lock when it begins,
+so that nothing it read can change under it. Other databases run at isolation level SERIALIZABLE.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Table, create_engine, event, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import IntegrityError
+
+from casemate.broker.storage import schema as t
+from casemate.broker.storage.repository import (
+    AttestedRow,
+    CheckpointRow,
+    DatasetRow,
+    EntryRow,
+    GenerationRow,
+    GrantRow,
+    JobRow,
+    OwnerRow,
+    PolicyRow,
+    SessionRow,
+)
+from casemate.crypto.jose import Jwk
+
+__all__ = ["SqlRepository", "SqlTransaction", "open_engine"]
+
+_HASH_SIZE = 32  # bytes
+
+
+def open_engine(url: str | URL) -> Engine:
+    """An engine with the settings the broker relies on."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, isolation_level="SERIALIZABLE", pool_pre_ping=True)
+    engine = create_engine(parsed, pool_size=16, max_overflow=32, connect_args={"timeout": 10})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions behind our back
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=10000",
+            "trusted_schema=OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("casemate_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+class SqlRepository:
+    """Implements ``Repository``. Thread-safe; the tables have to exist (``migrate.upgrade``)."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = threading.Lock()  # threads of this process queue here instead of polling the database
+
+    @contextmanager
+    def reading(self) -> Iterator[SqlTransaction]:
+        with self._engine.connect() as connection, connection.begin():
+            yield SqlTransaction(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[SqlTransaction]:
+        with self._writer, self._engine.connect() as connection:
+            connection = connection.execution_options(casemate_writes=True)
+            with connection.begin():
+                yield SqlTransaction(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _owner(row: Row[Any] | None) -> OwnerRow | None:
+    return None if row is None else OwnerRow(row.name, row.thumbprint, json.loads(row.jwk), row.created)
+
+
+class SqlTransaction:
+    """Implements ``Writer`` on one open transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _one(self, statement: Any) -> Row[Any] | None:
+        return self._connection.execute(statement).one_or_none()
+
+    def _insert(self, table: Table, **values: Any) -> bool:
+        try:
+            with self._connection.begin_nested():
+                self._connection.execute(table.insert(), values)
+        except IntegrityError:
+            return False
+        return True
+
+    # --- identities ---
+
+    def is_admin(self, thumbprint: str) -> bool:
+        return self._one(select(t.admins.c.thumbprint).where(t.admins.c.thumbprint == thumbprint)) is not None
+
+    def add_admin(self, thumbprint: str, jwk: Jwk, now: datetime) -> bool:
+        return self._insert(t.admins, thumbprint=thumbprint, jwk=json.dumps(jwk), created=now)
+
+    def owner(self, name: str) -> OwnerRow | None:
+        return _owner(self._one(select(t.owners).where(t.owners.c.name == name)))
+
+    def owner_by_thumbprint(self, thumbprint: str) -> OwnerRow | None:
+        return _owner(self._one(select(t.owners).where(t.owners.c.thumbprint == thumbprint)))
+
+    def owners(self) -> list[OwnerRow]:
+        rows = self._connection.execute(select(t.owners).order_by(t.owners.c.name))
+        return [OwnerRow(row.name, row.thumbprint, json.loads(row.jwk), row.created) for row in rows]
+
+    def add_owner(self, owner: OwnerRow) -> bool:
+        return self._insert(
+            t.owners, name=owner.name, thumbprint=owner.thumbprint, jwk=json.dumps(owner.jwk), created=owner.created
+        )
+
+    # --- datasets and their keys ---
+
+    def _datasets(self, *conditions: Any) -> list[DatasetRow]:
+        latest = func.max(t.dataset_keys.c.version).label("version")
+        statement = (
+            select(t.datasets, latest)
+            .join(t.dataset_keys, t.dataset_keys.c.dataset == t.datasets.c.name)
+            .where(*conditions)
+            .group_by(t.datasets.c.name)
+            .order_by(t.datasets.c.name)
+        )
+        return [DatasetRow(r.name, r.owner, r.version, r.created) for r in self._connection.execute(statement)]
+
+    def dataset(self, name: str) -> DatasetRow | None:
+        found = self._datasets(t.datasets.c.name == name)
+        return found[0] if found else None
+
+    def datasets(self, owner: str | None = None) -> list[DatasetRow]:
+        return self._datasets(*([] if owner is None else [t.datasets.c.owner == owner]))
+
+    def add_dataset(self, name: str, owner: str, now: datetime) -> bool:
+        return self._insert(t.datasets, name=name, owner=owner, created=now)
+
+    def wrapped_key(self, dataset: str, version: int) -> bytes | None:
+        keys = t.dataset_keys.c
+        row = self._one(select(keys.wrapped).where(keys.dataset == dataset, keys.version == version))
+        return None if row is None else bytes(row.wrapped)
+
+    def add_key(self, dataset: str, version: int, wrapped: bytes, now: datetime) -> bool:
+        return self._insert(t.dataset_keys, dataset=dataset, version=version, wrapped=wrapped, created=now)
+
+    # --- policies and grants ---
+
+    def policy(self, digest: str) -> PolicyRow | None:
+        row = self._one(select(t.policies).where(t.policies.c.digest == digest))
+        return None if row is None else PolicyRow(row.digest, row.name, row.yaml, row.created)
+
+    def policies(self) -> list[PolicyRow]:
+        rows = self._connection.execute(select(t.policies).order_by(t.policies.c.name, t.policies.c.created))
+        return [PolicyRow(row.digest, row.name, row.yaml, row.created) for row in rows]
+
+    def add_policy(self, policy: PolicyRow) -> bool:
+        return self._insert(
+            t.policies, digest=policy.digest, name=policy.name, yaml=policy.yaml, created=policy.created
+        )
+
+    def _grants(self, statement: Any) -> list[GrantRow]:
+        rows = self._connection.execute(statement).all()
+        openers: dict[str, set[tuple[str, str]]] = {}
+        uses = t.grant_uses.c
+        for start in range(0, len(rows), 500):
+            ids = [row.id for row in rows[start : start + 500]]
+            for use in self._connection.execute(select(t.grant_uses).where(uses.grant_id.in_(ids))):
+                openers.setdefault(use.grant_id, set()).add((use.job, use.opener))
+        return [GrantRow(r.id, r.owner, r.jws, r.created, r.revoked, frozenset(openers.get(r.id, ()))) for r in rows]
+
+    def grant(self, grant_id: str) -> GrantRow | None:
+        found = self._grants(select(t.grants).where(t.grants.c.id == grant_id))
+        return found[0] if found else None
+
+    def grants(self, owner: str | None = None) -> list[GrantRow]:
+        statement = select(t.grants).order_by(t.grants.c.created, t.grants.c.id)
+        return self._grants(statement if owner is None else statement.where(t.grants.c.owner == owner))
+
+    def grants_for(self, dataset: str) -> list[GrantRow]:
+        named = t.grant_datasets.c
+        return self._grants(
+            select(t.grants).join(t.grant_datasets, named.grant_id == t.grants.c.id).where(named.dataset == dataset)
+        )
+
+    def add_grant(self, grant: GrantRow, datasets: Sequence[str]) -> bool:
+        added = self._insert(t.grants, id=grant.id, owner=grant.owner, jws=grant.jws, created=grant.created)
+        if added:
+            rows = [{"dataset": name, "grant_id": grant.id} for name in datasets]
+            self._connection.execute(t.grant_datasets.insert(), rows)
+        return added
+
+    def revoke_grant(self, grant_id: str, now: datetime) -> bool:
+        statement = t.grants.update().where(t.grants.c.id == grant_id, t.grants.c.revoked.is_(None))
+        return self._connection.execute(statement.values(revoked=now)).rowcount == 1
+
+    def add_use(self, grant_id: str, job: str, opener: str, now: datetime) -> bool:
+        return self._insert(t.grant_uses, grant_id=grant_id, job=job, opener=opener, created=now)
+
+    # --- jobs ---
+
+    def job(self, job_id: str) -> JobRow | None:
+        row = self._one(select(t.jobs).where(t.jobs.c.id == job_id))
+        return None if row is None else JobRow(**row._mapping)
+
+    def add_job(self, job: JobRow) -> bool:
+        return self._insert(t.jobs, id=job.id, workload=job.workload, created=job.created)
+
+    def set_job_authority(self, job_id: str, certificate: str, wrapped_key: bytes) -> None:
+        statement = t.jobs.update().where(t.jobs.c.id == job_id)
+        self._connection.execute(statement.values(certificate=certificate, wrapped_key=wrapped_key))
+
+    def set_job_secret(self, job_id: str, wrapped_secret: bytes) -> None:
+        self._connection.execute(t.jobs.update().where(t.jobs.c.id == job_id).values(wrapped_secret=wrapped_secret))
+
+    # --- sessions ---
+
+    def _session(self, condition: Any) -> SessionRow | None:
+        matching = (t.workloads.c.bound == t.sessions.c.workload_bound) & (
+            t.workloads.c.format == t.sessions.c.workload_format
+        )
+        row = self._one(select(t.sessions, t.workloads.c.body).outerjoin(t.workloads, matching).where(condition))
+        if row is None:
+            return None
+        attested = None
+        if row.state == "attested":
+            attested = AttestedRow(
+                token_id=row.token_id,
+                tee_pubkey=json.loads(row.tee_pubkey),
+                claims=json.loads(row.claims),
+                status=row.status,
+                signers=tuple(json.loads(row.signers)),
+                workload_bound=row.workload_bound,
+                workload_format=row.workload_format,
+                workload_body=row.body,
+            )
+        return SessionRow(
+            row.id_hash, row.nonce, row.tee, row.job, row.role, row.created, row.expires, row.state, attested
+        )
+
+    def session(self, id_hash: str) -> SessionRow | None:
+        return self._session(t.sessions.c.id_hash == id_hash)
+
+    def session_by_token(self, token_id: str) -> SessionRow | None:
+        return self._session(t.sessions.c.token_id == token_id)
+
+    def add_session(self, session: SessionRow) -> None:
+        self._connection.execute(
+            t.sessions.insert(),
+            {
+                "id_hash": session.id_hash,
+                "nonce": session.nonce,
+                "tee": session.tee,
+                "job": session.job,
+                "role": session.role,
+                "created": session.created,
+                "expires": session.expires,
+                "state": session.state,
+            },
+        )
+
+    def spend_challenge(self, id_hash: str) -> bool:
+        c = t.sessions.c
+        statement = t.sessions.update().where(c.id_hash == id_hash, c.state == "pending").values(state="spent")
+        return self._connection.execute(statement).rowcount == 1
+
+    def attest_session(self, id_hash: str, attested: AttestedRow, expires: datetime) -> None:
+        if attested.workload_body is not None:
+            known = t.workloads.c
+            where = (known.bound == attested.workload_bound) & (known.format == attested.workload_format)
+            if self._one(select(known.bound).where(where)) is None:
+                self._connection.execute(
+                    t.workloads.insert(),
+                    {
+                        "bound": attested.workload_bound,
+                        "format": attested.workload_format,
+                        "body": attested.workload_body,
+                    },
+                )
+        self._connection.execute(
+            t.sessions.update().where(t.sessions.c.id_hash == id_hash),
+            {
+                "state": "attested",
+                "expires": expires,
+                "token_id": attested.token_id,
+                "tee_pubkey": json.dumps(attested.tee_pubkey),
+                "claims": json.dumps(attested.claims),
+                "status": attested.status,
+                "workload_bound": attested.workload_bound,
+                "workload_format": attested.workload_format,
+                "signers": json.dumps(list(attested.signers)),
+            },
+        )
+
+    def add_proof(self, thumbprint: str, jti: str, expires: datetime) -> bool:
+        return self._insert(t.proofs, thumbprint=thumbprint, jti=jti, expires=expires)
+
+    def purge(self, before: datetime) -> None:
+        for table in (t.sessions, t.proofs):
+            self._connection.execute(table.delete().where(table.c.expires < before))
+
+    # --- generations ---
+
+    def generation(self, dataset: str, location: str) -> GenerationRow:
+        c = t.generations.c
+        row = self._one(select(c.number, c.digest).where(c.dataset == dataset, c.location == location))
+        return GenerationRow() if row is None else GenerationRow(row.number, row.digest)
+
+    def swap_generation(self, dataset: str, location: str, number: int, digest: str, now: datetime) -> bool:
+        if number == 1:
+            return self._insert(t.generations, dataset=dataset, location=location, number=1, digest=digest, updated=now)
+        c = t.generations.c
+        statement = t.generations.update().where(c.dataset == dataset, c.location == location, c.number == number - 1)
+        return self._connection.execute(statement.values(number=number, digest=digest, updated=now)).rowcount == 1
+
+    # --- audit log ---
+
+    def entries(self, start: int, end: int) -> list[EntryRow]:
+        c = t.audit_entries.c
+        rows = self._connection.execute(
+            select(t.audit_entries).where(c.index >= start, c.index < end).order_by(c.index)
+        )
+        return [EntryRow(row._mapping["index"], bytes(row.body), bytes(row.leaf), row.refusal_id) for row in rows]
+
+    def entry_of_refusal(self, refusal_id: str) -> EntryRow | None:
+        row = self._one(select(t.audit_entries).where(t.audit_entries.c.refusal_id == refusal_id))
+        return (
+            None if row is None else EntryRow(row._mapping["index"], bytes(row.body), bytes(row.leaf), row.refusal_id)
+        )
+
+    def leaves(self, size: int) -> list[bytes]:
+        c = t.audit_entries.c
+        rows = self._connection.execute(select(c.leaf).where(c.index < size).order_by(c.index))
+        return [bytes(row.leaf) for row in rows]
+
+    def checkpoint(self, size: int | None = None) -> CheckpointRow | None:
+        c = t.audit_checkpoints.c
+        statement = select(t.audit_checkpoints)
+        statement = statement.order_by(c.size.desc()).limit(1) if size is None else statement.where(c.size == size)
+        row = self._one(statement)
+        if row is None:
+            return None
+        packed = bytes(row.frontier)
+        frontier = tuple(packed[at : at + _HASH_SIZE] for at in range(0, len(packed), _HASH_SIZE))
+        return CheckpointRow(row.size, bytes(row.root), frontier, row.jws)
+
+    def audit_size(self) -> int:
+        highest = self._connection.execute(select(func.max(t.audit_entries.c.index))).scalar()
+        return 0 if highest is None else int(highest) + 1
+
+    def append_entry(self, entry: EntryRow, checkpoint: CheckpointRow) -> None:
+        self._connection.execute(
+            t.audit_entries.insert(),
+            {"index": entry.index, "body": entry.body, "leaf": entry.leaf, "refusal_id": entry.refusal_id},
+        )
+        self._connection.execute(
+            t.audit_checkpoints.insert(),
+            {
+                "size": checkpoint.size,
+                "root": checkpoint.root,
+                "frontier": b"".join(checkpoint.frontier),
+                "jws": checkpoint.jws,
+            },
+        )
