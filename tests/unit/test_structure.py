@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,9 +135,9 @@ def _dotted(node: ast.expr) -> str:
 
 
 def _all_error_classes() -> list[type[CasemateError]]:
-    for module in pkgutil.walk_packages([str(SOURCE)], "casemate."):
-        if module.name.endswith(".errors") or module.name == "casemate.settings":
-            importlib.import_module(module.name)
+    for path in _files():
+        if any(line.startswith("    code = ") for line in path.read_text(encoding="utf-8").splitlines()):
+            importlib.import_module(".".join(("casemate", *path.relative_to(SOURCE).with_suffix("").parts)))
     return [cls for cls in dict.fromkeys(error_classes()) if cls.__module__.startswith("casemate.")]
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from casemate.errors import FailedError, RefusedError, UndecidedError, UsageError
 
 __all__ = [
-    "AuditRolledBackError",
-    "DestinationExistsError",
     "DiskFullError",
     "FileMissingError",
     "IdentityMissingError",
-    "InterruptedJobError",
     "IoFailedError",
     "JavaMissingError",
     "LaunchFailedError",
@@ -20,6 +17,7 @@ __all__ = [
     "PortInUseError",
     "RuntimeChangedError",
     "StartFailedError",
+    "StateBusyError",
 ]
 
 
@@ -28,13 +26,6 @@ class FileMissingError(UsageError):
 
     code = "file-missing"
     fix = "Check the path that the message names."
-
-
-class DestinationExistsError(UsageError):
-    """The place to write to exists already, and overwriting it was not asked for."""
-
-    code = "destination-exists"
-    fix = "Choose another destination, or remove this one first."
 
 
 class IdentityMissingError(UsageError):
@@ -93,13 +84,6 @@ class JavaMissingError(FailedError):
     fix = "Install a Java 17 runtime (Debian: `apt-get install openjdk-17-jre-headless`), or set JAVA_HOME."
 
 
-class InterruptedJobError(FailedError):
-    """The command was interrupted; everything it had started was stopped."""
-
-    code = "interrupted"
-    fix = "Run the command again."
-
-
 class NotRunningError(UndecidedError):
     """A local service (broker or simulated TEE host) is not running."""
 
@@ -121,8 +105,8 @@ class RuntimeChangedError(RefusedError):
     fix = "If you changed the installation yourself, run `casemate up` to pin the new measurement."
 
 
-class AuditRolledBackError(RefusedError):
-    """The broker's audit log does not continue the checkpoint that this machine remembers."""
+class StateBusyError(UndecidedError):
+    """Another command is starting or stopping services in the same state directory."""
 
-    code = "audit-rolled-back"
-    fix = "Entries were removed, or an old database was restored: compare with a backup before trusting this broker."
+    code = "state-busy"
+    fix = "Wait until the other command has ended and try again."
