@@ -161,14 +161,7 @@ class AppraisalPolicy(Conditions):
             got="debug" if claims.debug else "no debug",
             holds=self.insecure_allow_debug or not claims.debug,
         )
-        unsafe = [str(a) for a in claims.extra.get("unsafe_attributes") or () if a not in self.allow_attributes]
-        yield clause(
-            "allow_attributes",
-            refusals.AttributeNotAcceptedError,
-            expected=f"at most: {', '.join(self.allow_attributes) or 'none'}",
-            got=", ".join(unsafe) or "none beyond them",
-            holds=not unsafe,
-        )
+        yield from self._attribute_guards(claims)
         if self.tcb is None or self.tcb.statuses is None:
             yield status_clause(["UpToDate"], claims)
         expires = claims.collateral_expires
@@ -179,6 +172,20 @@ class AppraisalPolicy(Conditions):
             got="has no expiry" if expires is None else f"good until {expires.isoformat()}",
             holds=expires is None or now <= expires,
         )
+
+    def _attribute_guards(self, claims: Claims) -> Iterator[Clause]:
+        set_ones = [str(name) for name in claims.extra.get("unsafe_attributes") or ()]
+        for name in set_ones:
+            yield clause(
+                f"allow_attributes.{name}",
+                refusals.ATTRIBUTE_REASONS.get(name, refusals.AttributeNotAcceptedError),
+                expected="allowed or not" if name in self.allow_attributes else "not set",
+                got="set",
+                holds=name in self.allow_attributes,
+            )
+        if not set_ones:
+            reason = refusals.AttributeNotAcceptedError
+            yield clause("allow_attributes", reason, expected="no unsafe attribute", got="none", holds=True)
 
 
 def default_policy() -> AppraisalPolicy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from casemate.attestation.errors import AppraisalRefusedError, CollateralExpiredError
 
 __all__ = [
+    "ATTRIBUTE_REASONS",
     "AdvisoryNotAcceptedError",
     "AttributeNotAcceptedError",
     "ClaimMismatchError",
@@ -12,13 +13,19 @@ __all__ = [
     "CollateralExpiresSoonError",
     "CollateralTooOldError",
     "DebugEnabledError",
+    "EinittokenKeyError",
     "ExcludedEvidenceError",
+    "KeyLockerEnabledError",
     "MeasurementMismatchError",
     "NoAlternativeHoldsError",
+    "PerfmonEnabledError",
+    "PksEnabledError",
     "PlatformIdNotAllowedError",
     "PlatformNotAcceptedError",
     "ProductIdMismatchError",
+    "ProvisionKeyError",
     "RtmrMismatchError",
+    "SeptVeEnabledError",
     "SignerMismatchError",
     "SimulatedEvidenceError",
     "SvnTooLowError",
@@ -57,6 +64,48 @@ class AttributeNotAcceptedError(AppraisalRefusedError):
 
     code = "attribute-not-accepted"
     fix = "Start the TEE without the named attribute, or name it in `allow_attributes`."
+
+
+class PksEnabledError(AttributeNotAcceptedError):
+    """The trust domain may use supervisor protection keys, which the policy does not accept."""
+
+    code = "pks-enabled"
+    fix = "Start the TEE without it, or name `pks` in `allow_attributes`."
+
+
+class KeyLockerEnabledError(AttributeNotAcceptedError):
+    """The trust domain may use Key Locker, whose state its host can influence."""
+
+    code = "key-locker-enabled"
+    fix = "Start the TEE without it, or name `key-locker` in `allow_attributes`."
+
+
+class PerfmonEnabledError(AttributeNotAcceptedError):
+    """The trust domain may use performance counters, a side channel between it and its neighbours."""
+
+    code = "perfmon-enabled"
+    fix = "Start the TEE without it, or name `perfmon` in `allow_attributes`."
+
+
+class SeptVeEnabledError(AttributeNotAcceptedError):
+    """The host can inject exceptions into the trust domain by removing pages (SEPT_VE_DISABLE is clear)."""
+
+    code = "sept-ve-not-disabled"
+    fix = "Start the TEE without it, or name `sept-ve` in `allow_attributes`."
+
+
+class ProvisionKeyError(AttributeNotAcceptedError):
+    """The enclave may derive the platform's provisioning key, a right of the platform's own enclaves."""
+
+    code = "provision-key-allowed"
+    fix = "Start the TEE without it, or name `provision-key` in `allow_attributes`."
+
+
+class EinittokenKeyError(AttributeNotAcceptedError):
+    """The enclave may derive the launch key, a right of launch enclaves only."""
+
+    code = "einittoken-key-allowed"
+    fix = "Start the TEE without it, or name `einittoken-key` in `allow_attributes`."
 
 
 class MeasurementMismatchError(AppraisalRefusedError):
@@ -190,3 +239,14 @@ class ExcludedEvidenceError(AppraisalRefusedError):
 
     code = "excluded-evidence"
     fix = "Change the platform so that one of the excluded properties does not hold."
+
+
+ATTRIBUTE_REASONS: dict[str, type[AttributeNotAcceptedError]] = {
+    "pks": PksEnabledError,
+    "key-locker": KeyLockerEnabledError,
+    "perfmon": PerfmonEnabledError,
+    "sept-ve": SeptVeEnabledError,
+    "provision-key": ProvisionKeyError,
+    "einittoken-key": EinittokenKeyError,
+}
+"""The reason for each attribute that a policy has to allow by name; others give ``AttributeNotAcceptedError``."""

@@ -1,0 +1,1 @@
+"""What SGX and TDX share: DCAP quotes, collateral, and their verification through ``dcap-qvl``."""
