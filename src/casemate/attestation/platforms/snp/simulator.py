@@ -313,7 +313,7 @@ def build_report(
 
 
 def sign_report(signed: bytes, key: ec.EllipticCurvePrivateKey, *, r: int | None = None, s: int | None = None) -> bytes:
-    """The whole report: ``signed`` and the signature over it; ``r`` and ``s`` put other numbers in, of up to 72 bytes."""
+    """The whole report: ``signed`` and the signature over it; ``r`` and ``s`` put in others of up to 72 bytes."""
     true_r, true_s = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA384())))
     numbers = (true_r if r is None else r, true_s if s is None else s)
     return (signed + b"".join(n.to_bytes(SIGNATURE_NUMBER_SIZE, "little") for n in numbers)).ljust(REPORT_SIZE, b"\0")
