@@ -15,7 +15,6 @@ __all__ = [
     "MemberLostError",
     "ProgramChangedError",
     "ProgramFailedError",
-    "RevokedError",
     "RunEnvironmentError",
     "RuntimeMismatchError",
     "WrongBrokerError",
@@ -93,13 +92,6 @@ class MemberLostError(FailedError):
 
     code = "member-lost"
     fix = "Look at the member's own line above; submit again when the cause is mended."
-
-
-class RevokedError(RefusedError):
-    """A grant or token was withdrawn while the program ran, so the program was stopped."""
-
-    code = "revoked"
-    fix = "Ask the data owner for a new grant; outputs that were not committed are not valid."
 
 
 class KeyBrokerRefusedError(RefusedError):
