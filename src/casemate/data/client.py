@@ -58,7 +58,7 @@ class AgentClient:
     Every method raises ``AgentUnreachableError``, or the error whose code the agent answered."""
 
     def __init__(self, socket_path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(socket_path)
+        self.path = os.fspath(socket_path)
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
         self._pid = os.getpid()
@@ -89,7 +89,7 @@ class AgentClient:
                 zones=zones,
             )
         except (KeyError, TypeError, ValueError) as exc:
-            raise AgentUnreachableError(f"agent {self._path}: session reply has no usable {exc}") from exc
+            raise AgentUnreachableError(f"agent {self.path}: session reply has no usable {exc}") from exc
 
     def current_key(self, dataset: DatasetName) -> DatasetKey:
         return self._key(dataset, None)
@@ -103,9 +103,9 @@ class AgentClient:
         try:
             secret = Secret(base64.b64decode(str(raw), validate=True)).require_size(KEY_SIZE)
         except (binascii.Error, CasemateError):
-            raise AgentUnreachableError(f"agent {self._path}: reply holds no {KEY_SIZE}-byte key") from None
+            raise AgentUnreachableError(f"agent {self.path}: reply holds no {KEY_SIZE}-byte key") from None
         if type(got) is not int or reply.get("dataset") != str(dataset) or version not in (None, got):
-            raise AgentUnreachableError(f"agent {self._path}: reply is not for the key of {dataset} that was asked for")
+            raise AgentUnreachableError(f"agent {self.path}: reply is not for the key of {dataset} that was asked for")
         return self._keys.setdefault((dataset, got), DatasetKey(dataset, got, secret))
 
     def generation(self, dataset: DatasetName, location: str) -> Generation:
@@ -116,7 +116,7 @@ class AgentClient:
                 raise ValueError(f"generation {number!r}")
             return Generation(number, digest)
         except ValueError as exc:
-            raise AgentUnreachableError(f"agent {self._path}: reply has no usable generation") from exc
+            raise AgentUnreachableError(f"agent {self.path}: reply has no usable generation") from exc
 
     def record(self, dataset: DatasetName, location: str, generation: Generation) -> None:
         self._call(
@@ -153,12 +153,12 @@ class AgentClient:
                 reply = json.loads(self._exchange(len(payload).to_bytes(4, "big") + payload))
             except (OSError, ValueError) as exc:
                 self._disconnect()
-                raise AgentUnreachableError(f"agent {self._path}: {exc}") from exc
+                raise AgentUnreachableError(f"agent {self.path}: {exc}") from exc
             except BaseException:
                 self._disconnect()  # an interrupted exchange must not leave its reply for the next request
                 raise
         if not isinstance(reply, dict):
-            raise AgentUnreachableError(f"agent {self._path}: reply is not a JSON object")
+            raise AgentUnreachableError(f"agent {self.path}: reply is not a JSON object")
         error = reply.get("error")
         if error is not None:
             code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
@@ -186,7 +186,7 @@ class AgentClient:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(_TIMEOUT)
-            connection.connect(self._path)
+            connection.connect(self.path)
         except BaseException:
             connection.close()
             raise

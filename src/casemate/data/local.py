@@ -8,18 +8,27 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from casemate.data.errors import ZoneAccessError
-from casemate.data.manifest import TEMPORARY_DIRECTORY, is_hidden
+from casemate.data.errors import ManifestMissingError, ManifestRolledBackError, ZoneAccessError
+from casemate.data.manifest import TEMPORARY_DIRECTORY, is_hidden, manifest_number, manifest_path
+from casemate.data.zones import HIDDEN_DIRECTORY
 
-__all__ = ["AtomicFile", "files_below", "open_stored", "sync_directory"]
+__all__ = [
+    "AtomicFile",
+    "files_below",
+    "locked",
+    "open_stored",
+    "read_manifest",
+    "stored_manifests",
+    "sync_directory",
+]
 
 
 def open_stored(path: Path) -> tuple[BinaryIO, int]:
-    """A regular file for unbuffered reading, and its stored size. Raises ``OSError``, or ``ZoneAccessError`` for a link."""
+    """A regular file for unbuffered reading, and its size. Raises ``OSError``, or ``ZoneAccessError`` for a link."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as exc:
@@ -31,7 +40,7 @@ def open_stored(path: Path) -> tuple[BinaryIO, int]:
         os.close(descriptor)
         code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
         raise OSError(code, os.strerror(code), str(path))
-    return os.fdopen(descriptor, "rb", buffering=0), status.st_size  # type: ignore[return-value]
+    return os.fdopen(descriptor, "rb", buffering=0), status.st_size
 
 
 def sync_directory(path: Path) -> None:
@@ -58,14 +67,22 @@ class AtomicFile:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if exclusive and os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        self._directory.mkdir(exist_ok=True)
         self._temporary = self._directory / f"casemate-{secrets.token_hex(8)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self.raw = os.fdopen(os.open(self._temporary, flags, 0o666), "wb", buffering=0)
-        except BaseException:
-            self._tidy()
-            raise
+        self.raw = os.fdopen(self._create(), "wb", buffering=0)
+
+    def _create(self) -> int:
+        for attempts_left in range(20, -1, -1):
+            self._directory.mkdir(exist_ok=True)
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+                return os.open(self._temporary, flags, 0o666)
+            except FileNotFoundError:  # another writer finished, and removed the directory it thought empty
+                if not attempts_left:
+                    raise
+            except BaseException:
+                self._tidy()
+                raise
+        raise AssertionError("unreachable")
 
     def commit(self) -> None:
         """Make the file durable and give it its name. On an error the file is gone and the old one stands."""
@@ -76,7 +93,7 @@ class AtomicFile:
                 os.link(self._temporary, self._path)
                 self._temporary.unlink()
             else:
-                os.replace(self._temporary, self._path)
+                self._temporary.replace(self._path)
         except BaseException:
             self.discard()
             raise
@@ -126,3 +143,27 @@ def locked(directory: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
+
+
+def stored_manifests(root: Path) -> Mapping[int, Path]:
+    """The manifest files below ``root``, by the number in their name; whether they are any good is not looked at."""
+    directory = root / HIDDEN_DIRECTORY
+    try:
+        numbers = {manifest_number(path.name): path for path in directory.iterdir()}
+    except OSError:
+        return {}
+    return {number: path for number, path in numbers.items() if number is not None}
+
+
+def read_manifest(root: Path, generation: int) -> bytes:
+    """The bytes of the manifest with that number. Raises ``ManifestMissingError`` or ``ManifestRolledBackError``."""
+    path = root / manifest_path(generation)
+    try:
+        raw, _ = open_stored(path)
+        with raw:
+            return raw.read()
+    except (OSError, ZoneAccessError) as exc:
+        older = [number for number in stored_manifests(root) if number < generation]
+        if older:
+            raise ManifestRolledBackError(f"{root}: rolled back from generation {generation} to {max(older)}") from exc
+        raise ManifestMissingError(f"{path}: not there, and generation {generation} is recorded") from exc

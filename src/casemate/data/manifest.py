@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -107,8 +108,9 @@ def parse_manifest(raw: bytes, name: str) -> tuple[Manifest, bytes, bytes]:
     Raises ``ManifestTamperedError`` for anything that ``build_manifest`` would not have written."""
     try:
         document = json.loads(raw)
-        if not isinstance(document, dict) or document.keys() != _MEMBERS or document["version"] != 1:
-            raise ValueError(f"need version 1 and exactly the members {', '.join(sorted(_MEMBERS))}")
+        if not isinstance(document, dict) or document.keys() != _MEMBERS:
+            raise ValueError(f"need exactly the members {', '.join(sorted(_MEMBERS))}")
+        _number(document["version"], 1)
         if canonical_json(document) != raw:
             raise ValueError("not in RFC 8785 form")
         manifest = Manifest(
@@ -119,7 +121,7 @@ def parse_manifest(raw: bytes, name: str) -> tuple[Manifest, bytes, bytes]:
             tuple(_parse_file(file) for file in document["files"]),
         )
         paths = [file.path.encode() for file in manifest.files]
-        if any(a >= b for a, b in zip(paths, paths[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(paths)):
             raise ValueError("files are not sorted, or one is listed twice")
         mac = base64.b64decode(_text(document.pop("mac")), validate=True)
     except (ValueError, TypeError, KeyError, RecursionError, UsageError, binascii.Error) as exc:

@@ -7,7 +7,7 @@ generation. Nothing that lies on the storage can change that answer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,16 +17,15 @@ from casemate.data.errors import (
     ManifestFileForeignError,
     ManifestFileMissingError,
     ManifestFileSwappedError,
-    ManifestMissingError,
-    ManifestRolledBackError,
 )
 from casemate.data.generations import Generation, GenerationRecords
 from casemate.data.keys import KeyProvider
-from casemate.data.manifest import Manifest, manifest_number, manifest_path, verify_manifest
-from casemate.data.zones import HIDDEN_DIRECTORY, is_within, local_path
+from casemate.data.local import read_manifest
+from casemate.data.manifest import Manifest, manifest_path, verify_manifest
+from casemate.data.zones import is_within, local_path
 from casemate.model import DatasetName
 
-__all__ = ["Governed", "StrictReads", "check_file", "check_names"]
+__all__ = ["Governed", "StrictReads", "check_file"]
 
 T = TypeVar("T")
 
@@ -42,12 +41,6 @@ class Governed:
         """``uri`` as a path below the location; empty for the location itself."""
         return uri[len(self.location) :].lstrip("/")
 
-    def paths_below(self, directory: str) -> Iterator[str]:
-        """The manifest's paths below ``directory`` (a URI), relative to it."""
-        prefix = self.relative(directory)
-        prefix = prefix + "/" if prefix else ""
-        return (file.path[len(prefix) :] for file in self.manifest.files if file.path.startswith(prefix))
-
 
 def check_file(governed: Governed, uri: str, length: int, file_id: str | None = None) -> None:
     """The file at ``uri`` is the manifest's: same stored length in bytes, same file id (when it was read).
@@ -61,18 +54,6 @@ def check_file(governed: Governed, uri: str, length: int, file_id: str | None = 
         raise ManifestFileSwappedError(f"{uri}: {length} stored bytes, {listed.length} in {place}")
     if file_id is not None and listed.file_id != file_id:
         raise ManifestFileSwappedError(f"{uri}: another file than the one in {place}")
-
-
-def check_names(governed: Governed, directory: str, names: Iterable[str]) -> None:
-    """``names`` (paths below ``directory``) are exactly the manifest's.
-
-    Raises ``ManifestFileForeignError`` or ``ManifestFileMissingError`` naming the first file."""
-    present, listed = set(names), set(governed.paths_below(directory))
-    place = f"generation {governed.manifest.generation} of {governed.location}"
-    for path in sorted(listed - present):
-        raise ManifestFileMissingError(f"{directory}/{path}: is in {place} but not there")
-    for path in sorted(present - listed):
-        raise ManifestFileForeignError(f"{directory}/{path}: not in {place}")
 
 
 class StrictReads:
@@ -116,11 +97,42 @@ class StrictReads:
             generation = self._generation(dataset, location)
             if generation.number > 0:
                 return self._load(dataset, location, generation)
-            parent = location.rpartition("/")[0]
-            if location in (top, parent) or parent.endswith("/") or len(parent) < len(top):
-                break
-            location = parent
+            location = location.rpartition("/")[0]
         return None
+
+    def check_tree(
+        self,
+        dataset: DatasetName,
+        directory: str,
+        files: Mapping[str, int],
+        *,
+        top: str,
+        ignore: Callable[[str], bool] = lambda uri: False,
+    ) -> Mapping[str, Governed | None]:
+        """The files below ``directory`` (relative path to stored length) are those of the manifests that govern them.
+
+        Answers what governs each; ``None`` where nothing was committed. ``ignore`` exempts a file's URI. Raises
+        ``ManifestFileMissingError``, ``ManifestFileForeignError``, ``ManifestFileSwappedError`` or as ``governing``."""
+
+        def governor(uri: str) -> Governed | None:
+            return self.governing(dataset, uri.rpartition("/")[0], top=top)
+
+        governors = {path: governor(f"{directory}/{path}") for path in files}
+        found = [self.governing(dataset, directory, top=top), *governors.values()]
+        for governed in {one.location: one for one in found if one is not None}.values():
+            for listed in governed.manifest.files:
+                uri = f"{governed.location}/{listed.path}"
+                path = uri[len(directory) :].lstrip("/") if is_within(uri, directory) else None
+                if path is None or path in files or ignore(uri):
+                    continue
+                if governor(uri) is governed:  # else a later commit further down has taken its place
+                    place = f"generation {governed.manifest.generation} of {governed.location}"
+                    raise ManifestFileMissingError(f"{uri}: is in {place} but not there")
+        for path, one in governors.items():
+            uri = f"{directory}/{path}"
+            if one is not None and not ignore(uri):
+                check_file(one, uri, files[path])
+        return governors
 
     def _generation(self, dataset: DatasetName, location: str) -> Generation:
         with self._lock:
@@ -135,35 +147,10 @@ class StrictReads:
         with self._lock:
             governed = self._manifests.get((location, recorded))
         if governed is None:
-            raw = read_manifest(location, recorded.number)
+            raw = read_manifest(Path(local_path(location) or "/"), recorded.number)
             name = f"{location}/{manifest_path(recorded.number)}"
             manifest = verify_manifest(raw, recorded, dataset=dataset, location=location, keys=self._keys, name=name)
             governed = Governed(location, manifest)
             with self._lock:
                 self._manifests[location, recorded] = governed
         return governed
-
-
-def stored_manifests(location: str) -> Mapping[int, Path]:
-    """The manifest files on storage below ``location``, by the number in their name."""
-    path = local_path(location)
-    directory = Path(path or "/") / HIDDEN_DIRECTORY
-    try:
-        names = [entry.name for entry in directory.iterdir()]
-    except OSError:
-        names = []
-    numbers = {manifest_number(name): directory / name for name in names}
-    return {number: path for number, path in numbers.items() if number is not None}
-
-
-def read_manifest(location: str, generation: int) -> bytes:
-    """The bytes of the manifest with that number. Raises ``ManifestMissingError`` or ``ManifestRolledBackError``."""
-    path = Path(local_path(location) or "/") / manifest_path(generation)
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        older = [number for number in stored_manifests(location) if number < generation]
-        if older:
-            message = f"{location}: rolled back from generation {generation} to {max(older)}"
-            raise ManifestRolledBackError(message) from exc
-        raise ManifestMissingError(f"{location}/{manifest_path(generation)}: cannot be read ({exc.strerror})") from exc

@@ -96,7 +96,7 @@ class EncryptedWriter(io.BufferedIOBase):
             self.abort()
 
     def __del__(self) -> None:
-        if not getattr(self, "closed", True):
+        if hasattr(self, "_pending") and not self.closed:
             self.abort()  # IOBase would close, and so complete, a file that its writer forgot
 
     def _check_open(self) -> None:

@@ -131,11 +131,15 @@ class ZoneMap:
         path = local_path(uri)
         return uri if path is None else normalise(self._realpath(path))
 
+    def zone_of(self, uri: str) -> Zone | None:
+        """The zone of a normalised URI by its text alone: for names below a directory that was already located."""
+        return next((zone for zone in self.zones if is_within(uri, zone.prefix)), None)
+
     def locate(self, uri: str) -> Located:
         """Where ``uri`` leads; says nothing about access. Raises ``ZoneAccessError`` for a symbolic link in a zone."""
         lexical = normalise(uri, working_directory=self._working_directory or os.getcwd())  # noqa: PTH109
         real = self._real_uri(lexical)
-        named = next((zone for zone in self.zones if is_within(lexical, zone.prefix)), None)
+        named = self.zone_of(lexical)
         real_prefix, zone = next(((p, z) for p, z in self._real if is_within(real, p)), ("", None))
         if named is not None and (
             zone is not named or _relative(real, real_prefix) != _relative(lexical, named.prefix)

@@ -1,0 +1,261 @@
+"""Everything a process needs to read and write its zones, in one object: zone map, keys, records, strict reads.
+
+Integrity errors and refusals of the zones go to ``report`` as well, so that the job's operator sees them even where
+the program swallows the exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from casemate.data.client import AgentClient
+from casemate.data.commit import commit_directory
+from casemate.data.errors import (
+    ManifestFileMissingError,
+    ManifestMissingError,
+    UnsupportedOperationError,
+    ZoneAccessError,
+)
+from casemate.data.generations import Generation, GenerationRecords
+from casemate.data.keys import KeyProvider
+from casemate.data.local import AtomicFile, files_below, open_stored
+from casemate.data.manifest import is_hidden
+from casemate.data.reader import EncryptedReader
+from casemate.data.strict import Governed, StrictReads, check_file
+from casemate.data.writer import EncryptedWriter
+from casemate.data.zones import Located, ZoneMap, is_within, local_path
+from casemate.errors import CasemateError, RefusedError
+from casemate.model import Zone
+
+__all__ = ["ZoneReader", "ZoneSession", "ZoneWriter"]
+
+T = TypeVar("T")
+
+COMMIT_MARKER = "_SUCCESS"  # Hadoop's committers and engines create it when a directory is complete
+_BUFFER = 65536  # bytes; for reads in small pieces, larger ones bypass it
+
+
+class ZoneReader(io.BufferedReader):
+    """Plaintext of one file. ``size`` is its length in bytes."""
+
+    def __init__(self, raw: io.RawIOBase, size: int) -> None:
+        super().__init__(raw, _BUFFER)
+        self.size = size
+
+
+class ZoneWriter(EncryptedWriter):
+    """A file of a zone, which appears under its name when it is closed, whole; ``abort`` leaves no trace."""
+
+    def __init__(self, session: ZoneSession, located: Located, zone: Zone, *, exclusive: bool) -> None:
+        self._session = session
+        self._located = located
+        self._zone = zone
+        self._file = AtomicFile(_path(located.uri), exclusive=exclusive)
+        self.name = located.uri
+        try:
+            super().__init__(self._file.raw, session.keys, zone.dataset)
+        except BaseException:
+            self._file.discard()
+            raise
+
+    def abort(self) -> None:
+        super().abort()
+        self._file.discard()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            super().close()
+        except BaseException:
+            self._file.discard()
+            raise
+        self._file.commit()
+        self._session.changed(self._located.uri)
+        if self._located.uri.endswith("/" + COMMIT_MARKER):
+            self._session.commit(self._located.uri.rpartition("/")[0])
+
+
+def _path(uri: str) -> Path:
+    path = local_path(uri)
+    if path is None:
+        raise UnsupportedOperationError(f"{uri}: only local files (file://) can be read and written here")
+    return Path(path)
+
+
+class ZoneSession:
+    """The zones of one process. Paths in, plaintext streams out, or a refusal. Safe to use from threads."""
+
+    def __init__(
+        self,
+        zones: ZoneMap,
+        keys: KeyProvider,
+        records: GenerationRecords,
+        *,
+        strict: bool = True,
+        report: Callable[[CasemateError], None] = lambda error: None,
+    ) -> None:
+        self.zones = zones
+        self.keys = keys
+        self._records = records
+        self._strict = StrictReads(keys, records) if strict else None
+        self._report = report
+        self._changed: set[str] = set()  # what this process wrote, moved or deleted since the last commit
+        self._lock = threading.Lock()
+
+    _shared: tuple[int, str, ZoneSession] | None = None
+    _shared_lock = threading.Lock()
+
+    @classmethod
+    def from_environment(cls) -> ZoneSession:
+        """The one session of this process with its agent. Raises ``AgentUnreachableError``."""
+        client = AgentClient.from_environment()
+        with cls._shared_lock:
+            shared = cls._shared
+            if shared is None or shared[:2] != (os.getpid(), client.path):
+                job = client.session()
+                session = cls(job.zone_map(), client, client, strict=job.strict, report=client.report)
+                cls._shared = shared = (os.getpid(), client.path, session)
+        return shared[2]
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Report the refusals that pass through."""
+        try:
+            yield
+        except RefusedError as exc:
+            self._report(exc)
+            raise
+
+    def open_read(self, located: Located) -> ZoneReader:
+        """The plaintext at ``located``; raises ``OSError``, an ``IntegrityError``, or what the keys raise."""
+        path, zone = _path(located.uri), located.zone
+        if zone is None:
+            plain = path.open("rb", buffering=0)
+            return ZoneReader(plain, os.fstat(plain.fileno()).st_size)
+        return self._checked(lambda: self._open_encrypted(located.uri, path, zone))
+
+    def _open_encrypted(self, uri: str, path: Path, zone: Zone) -> ZoneReader:
+        governed = self._governing(uri, zone)
+        try:
+            raw, size = open_stored(path)
+        except FileNotFoundError as exc:
+            self._refuse_missing(governed, uri, exc)
+            raise
+        try:
+            reader = EncryptedReader(raw, size, self.keys, dataset=zone.dataset, name=uri)
+            if governed is not None:
+                check_file(governed, uri, size, reader.preamble.file_id)
+        except BaseException:
+            raw.close()
+            raise
+        return ZoneReader(reader, reader.size)
+
+    def open_write(self, located: Located, *, exclusive: bool = False) -> io.BufferedIOBase:
+        """A file to write at ``located``, from ``ZoneMap.write``."""
+        if located.zone is None:
+            return _path(located.uri).open("xb" if exclusive else "wb")
+        return ZoneWriter(self, located, located.zone, exclusive=exclusive)
+
+    def check_stat(self, located: Located, stored_size: int | None) -> None:
+        """A file that was found with ``stored_size``, or (``None``) not found, is as committed."""
+        zone = located.zone
+        if zone is None:
+            return
+
+        def check() -> None:
+            governed = self._governing(located.uri, zone)
+            if governed is not None and stored_size is not None:
+                check_file(governed, located.uri, stored_size)
+            elif stored_size is None:
+                self._refuse_missing(governed, located.uri, None)
+
+        self._checked(check)
+
+    def check_directory(self, located: Located) -> None:
+        """Everything below a directory of a zone is as committed. Raises an ``IntegrityError`` naming a file."""
+        zone, strict = located.zone, self._strict
+        if zone is None or strict is None or self._exempt(located.uri, zone):
+            return
+
+        def check() -> None:
+            below = files_below(_path(located.uri))
+            files = {path: size for path, size in below if self.zones.zone_of(f"{located.uri}/{path}") == zone}
+            governors: Mapping[str, Governed | None] = strict.check_tree(
+                zone.dataset,
+                located.uri,
+                files,
+                top=zone.prefix,
+                ignore=lambda uri: self.zones.zone_of(uri) != zone or self._exempt(uri, zone),
+            )
+            if not zone.access.can_write:
+                ungoverned = next((path for path, one in governors.items() if one is None), None)
+                if ungoverned is not None:
+                    raise ManifestMissingError(f"{located.uri}/{ungoverned}: nothing around it was ever committed")
+                if not governors and strict.governing(zone.dataset, located.uri, top=zone.prefix) is None:
+                    raise ManifestMissingError(f"{located.uri}: nothing was ever committed here")
+
+        self._checked(check)
+
+    def changed(self, uri: str) -> None:
+        """This process wrote, moved or deleted ``uri``: until the next commit no manifest says what should be there."""
+        with self._lock:
+            self._changed.add(uri)
+
+    def commit(self, directory: str) -> Generation:
+        """Commit a directory of a zone as it is now. Raises ``ZoneAccessError`` outside the zones."""
+        located = self.zones.write(directory)
+        if located.zone is None:
+            raise ZoneAccessError(f"{located.uri}: not in a zone, so that there is nothing to commit")
+        with self.reporting():
+            generation = commit_directory(
+                _path(located.uri), located.uri, located.zone.dataset, self.keys, self._records
+            )
+        with self._lock:
+            self._changed = {uri for uri in self._changed if not is_within(uri, located.uri)}
+        self.forget()
+        return generation
+
+    def forget(self) -> None:
+        """Look generations up anew."""
+        if self._strict is not None:
+            self._strict.invalidate()
+
+    def _checked(self, check: Callable[[], T]) -> T:
+        with self.reporting():
+            return self._strict.checked(check) if self._strict is not None else check()
+
+    def _exempt(self, uri: str, zone: Zone) -> bool:
+        if not zone.access.can_write:
+            return False
+        if is_hidden(uri[len(zone.prefix) :].lstrip("/")):
+            return True  # unfinished files of committers
+        with self._lock:
+            return any(is_within(uri, changed) for changed in self._changed)
+
+    def _governing(self, uri: str, zone: Zone) -> Governed | None:
+        if self._strict is None or self._exempt(uri, zone):
+            return None
+        writable = zone.access.can_write
+        # In a zone that is only read, nothing but a listed file is read; so its own URI need not be looked up.
+        start = uri if writable or uri == zone.prefix else uri.rpartition("/")[0]
+        governed = self._strict.governing(zone.dataset, start, top=zone.prefix)
+        if governed is None and not writable:
+            raise ManifestMissingError(f"{uri}: nothing around it was ever committed")
+        return governed
+
+    @staticmethod
+    def _refuse_missing(governed: Governed | None, uri: str, cause: Exception | None) -> None:
+        if governed is None:
+            return
+        path = governed.relative(uri)
+        listed = any(file.path == path or file.path.startswith(path + "/") for file in governed.manifest.files)
+        if listed:
+            place = f"generation {governed.manifest.generation} of {governed.location}"
+            raise ManifestFileMissingError(f"{uri}: is in {place} but not there") from cause
