@@ -93,13 +93,23 @@ def cli_page() -> str:
     return "\n".join(lines)
 
 
+def decisions_page() -> str:
+    """The list of decisions, from the titles of their pages."""
+    lines = [NOTE, "# Decisions", "", "Large choices, with the options refused.", "", "| | Decision |", "| --- | --- |"]
+    for page in sorted((ROOT / "docs" / "adr").glob("[0-9]*.md")):
+        number, _, title = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ")
+        lines.append(f"| {number} | [{title}]({page.name}) |")
+    return "\n".join([*lines, ""])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a page is stale")
     check = parser.parse_args().check
     stale = []
-    for name, content in {"errors.md": errors_page(), "cli.md": cli_page()}.items():
-        page = ROOT / "docs" / "reference" / name
+    pages = {"reference/errors.md": errors_page(), "reference/cli.md": cli_page(), "adr/index.md": decisions_page()}
+    for name, content in pages.items():
+        page = ROOT / "docs" / name
         if page.is_file() and page.read_text(encoding="utf-8") == content:
             continue
         if check:
