@@ -82,6 +82,7 @@ SPL_OIDS: Mapping[str, str] = {
 }
 _SPL_RESERVED = tuple(_SPL + str(n) for n in (4, 5, 6, 7))  # reserved TCB bytes; zero wherever they are present
 _OID_KEY_USAGE, _OID_BASIC_CONSTRAINTS = "2.5.29.15", "2.5.29.19"
+_MAX_BUNDLE_SIZE = 256 * 1024  # bytes; AMD's have 7 KiB
 _KEY_CERT_SIGN = 0x04  # in the first byte of the KeyUsage bits
 
 # RSASSA-PSS with SHA-384, MGF1 with SHA-384, 48 bytes of salt; AMD writes the default trailer field or leaves it out.
@@ -169,6 +170,8 @@ def split_certificates(blob: bytes) -> list[bytes]:
     """The DER certificates of a PEM bundle, or of one or several DER certificates in a row, in their order.
 
     Raises ``SnpCertificateMalformedError``; nothing but white space may stand outside the PEM blocks' lines."""
+    if len(blob) > _MAX_BUNDLE_SIZE:
+        raise SnpCertificateMalformedError(f"bundle: got {len(blob)} bytes, at most {_MAX_BUNDLE_SIZE} are read")
     if not blob.lstrip().startswith(b"-----BEGIN "):
         found, offset = [], 0
         while offset < len(blob):
