@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from typing import Any, cast
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
@@ -29,7 +31,12 @@ __all__ = ["Jwk", "KeyPair", "open_jws", "peek_jws_header", "public_jwk", "seal"
 Jwk = dict[str, Any]
 """A public JSON Web Key (RFC 7517) as a plain dict."""
 
+MIN_RSA_BITS = 2048  # NIST SP 800-131A
+
 _SEAL_CURVES: dict[str, type[ec.EllipticCurve]] = {"P-256": ec.SECP256R1, "P-521": ec.SECP521R1}
+
+
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 
 
 def _public_key(public: Jwk) -> jwk.JWK:
@@ -37,8 +44,11 @@ def _public_key(public: Jwk) -> jwk.JWK:
         key = jwk.JWK(**public)
         if key.has_private or not key.has_public:
             raise InvalidKeyError("JWK: need a public key, got a private or symmetric one")
-    except (JWException, TypeError, ValueError) as exc:
+        usable = load_pem_public_key(key.export_to_pem())  # jwcrypto alone takes a point that is not on its curve
+    except (JWException, TypeError, ValueError, KeyError, UnsupportedAlgorithm) as exc:
         raise InvalidKeyError("JWK: not a public key that can be used") from exc
+    if isinstance(usable, rsa.RSAPublicKey) and usable.key_size < MIN_RSA_BITS:
+        raise InvalidKeyError(f"JWK: RSA key of {usable.key_size} bits, need at least {MIN_RSA_BITS}")
     return key
 
 
@@ -93,7 +103,10 @@ class KeyPair:
         try:
             token = jwe.JWE()
             token.allowed_algs = ["ECDH-ES+A256KW", "A256GCM"]
-            token.deserialize(json.dumps(message), key=self._key)
+            token.deserialize(json.dumps(message))
+            if "zip" in token.jose_header:  # nothing of ours is compressed, and a small message could fill the memory
+                raise UnsealError("sealed message is compressed")
+            token.decrypt(self._key)
             return Secret(token.payload)
         except (JWException, ValueError, TypeError, KeyError) as exc:
             raise UnsealError("sealed message does not open with this key") from exc
@@ -149,11 +162,16 @@ def seal(recipient: Jwk, plaintext: Secret) -> dict[str, Any]:
 def peek_jws_header(token: str) -> dict[str, Any]:
     """The unverified protected header of a compact JWS, to find the key to verify with."""
     try:
+        if not _COMPACT.fullmatch(token):
+            raise ValueError("not three parts of base64url")
         parsed = jws.JWS()
         parsed.deserialize(token)
-        return cast(dict[str, Any], parsed.jose_header)
-    except (JWException, ValueError, TypeError, AttributeError) as exc:
+        header = cast(dict[str, Any], parsed.jose_header)
+    except (JWException, ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise SignatureInvalidError("not a compact JWS") from exc
+    if "crit" in header or "b64" in header:
+        raise SignatureInvalidError("JWS: a critical extension (RFC 7515 4.1.11) that is not understood here")
+    return header
 
 
 def open_jws(token: str, public: Jwk, *, typ: str) -> Any:
@@ -168,5 +186,5 @@ def open_jws(token: str, public: Jwk, *, typ: str) -> Any:
         parsed.deserialize(token)
         parsed.verify(_public_key(public), alg="ES256")
         return json.loads(parsed.payload)
-    except (JWException, ValueError, TypeError) as exc:
+    except (JWException, ValueError, TypeError, RecursionError) as exc:
         raise SignatureInvalidError("JWS does not verify under the expected key") from exc

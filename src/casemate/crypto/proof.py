@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from casemate.crypto.errors import SignatureInvalidError
+from casemate.crypto.errors import InvalidKeyError, SignatureInvalidError
 from casemate.crypto.jose import Jwk, KeyPair, open_jws, peek_jws_header, public_jwk, thumbprint
 
 __all__ = ["PROOF_LIFETIME", "Proof", "make_proof", "verify_proof"]
@@ -54,7 +54,10 @@ def verify_proof(proof: str, *, method: str, url: str, now: datetime, token: str
     key = peek_jws_header(proof).get("jwk")
     if not isinstance(key, dict):
         raise SignatureInvalidError("request proof: no key in its header")
-    claims = open_jws(proof, key, typ=_TYP)
+    try:
+        claims = open_jws(proof, key, typ=_TYP)
+    except InvalidKeyError as exc:
+        raise SignatureInvalidError("request proof: no usable public key in its header") from exc
     expected = {
         "htm": method.upper(),
         "htu": url.split("?")[0].split("#")[0],
