@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from casemate.crypto.jose import Jwk
 
@@ -83,13 +83,10 @@ class JobRow:
 
 @dataclass(frozen=True)
 class AttestedRow:
-    """What an accepted attestation adds to a session. ``claims`` is ``Claims.to_json()``."""
+    """What an accepted attestation adds to a session: its token, and the init-data that came with it."""
 
     token_id: str
-    tee_pubkey: Jwk
-    claims: dict[str, Any]
-    status: str
-    signers: tuple[str, ...] = ()
+    token: str
     workload_bound: str | None = None
     workload_format: str | None = None
     workload_body: str | None = None

@@ -165,12 +165,9 @@ sessions = Table(
     Column("expires", Moment, nullable=False, index=True),  # of the challenge, then of the token
     Column("state", String(8), nullable=False),  # pending | spent | attested
     Column("token_id", String(36), unique=True),
-    Column("tee_pubkey", Text),
-    Column("claims", Text),
-    Column("status", String(16)),
+    Column("token", Text),  # signed by the broker: claims, key, job and workload are read from it, never from columns
     Column("workload_bound", String(128)),
     Column("workload_format", String(8)),
-    Column("signers", Text),
 )
 
 proofs = Table(

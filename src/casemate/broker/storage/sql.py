@@ -68,23 +68,23 @@ class SqlRepository:
     """Implements ``Repository``. Thread-safe; the tables have to exist (``migrate.upgrade``)."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._writer = threading.Lock()  # threads of this process queue here instead of polling the database
 
     @contextmanager
     def reading(self) -> Iterator[SqlTransaction]:
-        with self._engine.connect() as connection, connection.begin():
+        with self.engine.connect() as connection, connection.begin():
             yield SqlTransaction(connection)
 
     @contextmanager
     def writing(self) -> Iterator[SqlTransaction]:
-        with self._writer, self._engine.connect() as connection:
+        with self._writer, self.engine.connect() as connection:
             connection = connection.execution_options(casemate_writes=True)
             with connection.begin():
                 yield SqlTransaction(connection)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 def _owner(row: Row[Any] | None) -> OwnerRow | None:
@@ -244,10 +244,7 @@ class SqlTransaction:
         if row.state == "attested":
             attested = AttestedRow(
                 token_id=row.token_id,
-                tee_pubkey=json.loads(row.tee_pubkey),
-                claims=json.loads(row.claims),
-                status=row.status,
-                signers=tuple(json.loads(row.signers)),
+                token=row.token,
                 workload_bound=row.workload_bound,
                 workload_format=row.workload_format,
                 workload_body=row.body,
@@ -301,12 +298,9 @@ class SqlTransaction:
                 "state": "attested",
                 "expires": expires,
                 "token_id": attested.token_id,
-                "tee_pubkey": json.dumps(attested.tee_pubkey),
-                "claims": json.dumps(attested.claims),
-                "status": attested.status,
+                "token": attested.token,
                 "workload_bound": attested.workload_bound,
                 "workload_format": attested.workload_format,
-                "signers": json.dumps(list(attested.signers)),
             },
         )
 

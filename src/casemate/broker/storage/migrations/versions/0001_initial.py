@@ -84,12 +84,9 @@ def upgrade() -> None:
         sa.Column("expires", MOMENT, nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("token_id", sa.String(length=36), nullable=True),
-        sa.Column("tee_pubkey", sa.Text(), nullable=True),
-        sa.Column("claims", sa.Text(), nullable=True),
-        sa.Column("status", sa.String(length=16), nullable=True),
+        sa.Column("token", sa.Text(), nullable=True),
         sa.Column("workload_bound", sa.String(length=128), nullable=True),
         sa.Column("workload_format", sa.String(length=8), nullable=True),
-        sa.Column("signers", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id_hash", name=op.f("pk_sessions")),
         sa.UniqueConstraint("token_id", name=op.f("uq_sessions_token_id")),
     )
