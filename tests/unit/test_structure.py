@@ -56,6 +56,7 @@ PURE = (
     "attestation/policy.py",
     "attestation/token.py",
     "attestation/trust.py",
+    "attestation/platforms/snp/*.py",
     "attestation/platforms/tdx/*.py",
     "broker/decisions.py",
     "broker/release.py",

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from casemate.attestation.claims import Claims
 from casemate.attestation.evidence import Evidence
 from casemate.attestation.platforms.snp.body import parse_body
-from casemate.attestation.platforms.snp.certificates import VekKind, parse_certificate, parse_vek, split_certificates
+from casemate.attestation.platforms.snp.certificates import parse_certificate, split_certificates
 from casemate.attestation.platforms.snp.der import children, read_certificate
+from casemate.attestation.platforms.snp.endorsement import VekKind, parse_vek
 from casemate.attestation.platforms.snp.kds import parse_chain_reply, parse_crl_reply, parse_vcek_reply
 from casemate.attestation.platforms.snp.report import REPORT_SIZE, parse_report
 from casemate.attestation.platforms.snp.revocation import parse_crl

@@ -10,7 +10,7 @@ import pytest
 
 from casemate.attestation.claims import WorkloadBinding
 from casemate.attestation.evidence import Evidence
-from casemate.attestation.platforms.snp.certificates import OID_PRODUCT, VekKind
+from casemate.attestation.platforms.snp.endorsement import OID_PRODUCT, VekKind
 from casemate.attestation.platforms.snp.errors import (
     SnpCertificateUsageError,
     SnpEvidenceMalformedError,

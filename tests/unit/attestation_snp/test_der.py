@@ -11,8 +11,9 @@ from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
 from casemate.attestation.platforms.snp import simulator_der as writer
-from casemate.attestation.platforms.snp.certificates import parse_certificate, parse_vek, split_certificates
+from casemate.attestation.platforms.snp.certificates import parse_certificate, split_certificates
 from casemate.attestation.platforms.snp.der import children, read_certificate, read_element
+from casemate.attestation.platforms.snp.endorsement import parse_vek
 from casemate.attestation.platforms.snp.errors import SnpCertificateMalformedError
 from casemate.attestation.platforms.snp.simulator import SimulatedAmd
 from casemate.attestation.platforms.snp.verifier import SnpVerifier

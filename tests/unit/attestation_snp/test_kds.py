@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from casemate.attestation.platforms.snp.certificates import VekKind
+from casemate.attestation.platforms.snp.endorsement import VekKind
 from casemate.attestation.platforms.snp.errors import (
     SnpChipIdMaskedError,
     SnpKdsReplyMalformedError,

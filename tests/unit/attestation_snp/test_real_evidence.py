@@ -13,13 +13,9 @@ import pytest
 
 from casemate.attestation.claims import Claims
 from casemate.attestation.evidence import Evidence
-from casemate.attestation.platforms.snp.certificates import (
-    VekKind,
-    build_chain,
-    parse_vek,
-    split_certificates,
-    verify_vek,
-)
+from casemate.attestation.platforms.snp.certificates import split_certificates
+from casemate.attestation.platforms.snp.chain import build_chain, verify_vek
+from casemate.attestation.platforms.snp.endorsement import VekKind, parse_vek
 from casemate.attestation.platforms.snp.report import REPORT_SIZE, parse_report
 from casemate.attestation.platforms.snp.simulator import SimulatedAmd
 from casemate.attestation.platforms.snp.tcb import Product

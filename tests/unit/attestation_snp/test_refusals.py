@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from casemate.attestation.errors import CollateralMissingError, EvidenceSignatureError, UntrustedRootError
-from casemate.attestation.platforms.snp.certificates import OID_CSP_ID, OID_HWID, OID_PRODUCT, SPL_OIDS, VekKind
+from casemate.attestation.platforms.snp.endorsement import OID_CSP_ID, OID_HWID, OID_PRODUCT, SPL_OIDS, VekKind
 from casemate.attestation.platforms.snp.report import P384_ORDER
 from casemate.attestation.platforms.snp.simulator import SimulatedAmd
 from casemate.attestation.platforms.snp.tcb import Product

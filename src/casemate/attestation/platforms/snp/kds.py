@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from casemate.attestation.platforms.snp.certificates import VekKind, parse_vek, split_certificates
+from casemate.attestation.platforms.snp.certificates import split_certificates
+from casemate.attestation.platforms.snp.endorsement import VekKind, parse_vek
 from casemate.attestation.platforms.snp.errors import (
     SnpCertificateMalformedError,
     SnpChipIdMaskedError,

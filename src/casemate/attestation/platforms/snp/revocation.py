@@ -17,8 +17,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from casemate.attestation.platforms.snp.certificates import Chain, VekKind, pss_signature_holds
+from casemate.attestation.platforms.snp.certificates import pss_signature_holds
+from casemate.attestation.platforms.snp.chain import Chain
 from casemate.attestation.platforms.snp.der import RawCertificate
+from casemate.attestation.platforms.snp.endorsement import VekKind
 from casemate.attestation.platforms.snp.errors import (
     SnpAskRevokedError,
     SnpCertificateAlgorithmError,

@@ -24,14 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from casemate.attestation.evidence import Evidence
 from casemate.attestation.platforms.snp import simulator_der as der
 from casemate.attestation.platforms.snp.body import build_body
-from casemate.attestation.platforms.snp.certificates import (
-    OID_CSP_ID,
-    OID_HWID,
-    OID_PRODUCT,
-    PSS_IDENTIFIERS,
-    SPL_OIDS,
-    VekKind,
-)
+from casemate.attestation.platforms.snp.certificates import PSS_IDENTIFIERS
+from casemate.attestation.platforms.snp.endorsement import OID_CSP_ID, OID_HWID, OID_PRODUCT, SPL_OIDS, VekKind
 from casemate.attestation.platforms.snp.report import KEY_INFO, REPORT_SIZE, SIGNATURE_NUMBER_SIZE, SIGNED_SIZE
 from casemate.attestation.platforms.snp.tcb import Product, encode_tcb, tcb_components
 

@@ -8,28 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from casemate.attestation.claims import Claims, TcbClaims, WorkloadBinding
+from casemate.attestation.claims import Claims
 from casemate.attestation.evidence import Evidence
 from casemate.attestation.platforms.snp.body import parse_body
-from casemate.attestation.platforms.snp.certificates import (
-    AMD_ARK_PINS,
-    Chain,
-    Vek,
-    VekKind,
-    build_chain,
-    check_validity,
-    parse_vek,
-    split_certificates,
-    verify_vek,
-)
+from casemate.attestation.platforms.snp.certificates import check_validity, split_certificates
+from casemate.attestation.platforms.snp.chain import AMD_ARK_PINS, Chain, build_chain, verify_vek
 from casemate.attestation.platforms.snp.der import RawCertificate
+from casemate.attestation.platforms.snp.endorsement import Vek, VekKind, parse_vek
 from casemate.attestation.platforms.snp.errors import (
     SnpChainMissingError,
     SnpChipIdMaskedError,
@@ -42,13 +33,8 @@ from casemate.attestation.platforms.snp.errors import (
     SnpVekMissingError,
 )
 from casemate.attestation.platforms.snp.kds import vcek_url
-from casemate.attestation.platforms.snp.report import (
-    PLATFORM_INFO_BITS,
-    POLICY_BITS,
-    Report,
-    SigningKey,
-    parse_report,
-)
+from casemate.attestation.platforms.snp.normalise import claims_of
+from casemate.attestation.platforms.snp.report import Report, SigningKey, parse_report
 from casemate.attestation.platforms.snp.revocation import RevocationList, check_revocation, parse_crl, verify_crl
 from casemate.attestation.platforms.snp.tcb import Product, parse_tcb, product_of_name
 from casemate.errors import UsageError
@@ -143,7 +129,7 @@ class SnpVerifier:
         if vek.kind is VekKind.VCEK:
             _check_chip(report, vek)
         ends = [chain.ark.not_after, issuer.not_after, vek.certificate.not_after]
-        return _claims(report, vek, chain, min([*ends, *([crl_ends] if crl_ends else [])]))
+        return claims_of(report, vek, chain, min([*ends, *([crl_ends] if crl_ends else [])]))
 
     def _vek(self, report: Report, der: bytes, spare: tuple[bytes, ...]) -> tuple[Vek, _Anchor]:
         """The endorsement key and the anchor it was verified under; signatures hold at any time, so once is enough."""
@@ -159,8 +145,8 @@ class SnpVerifier:
         anchor = (issued or anchors)[0]
         verify_vek(vek, anchor.chain)
         if vek.product in self._bundles:  # never on the word of a chain that came with evidence
-            while len(self._verified_veks) >= _VEK_CACHE_SIZE:
-                self._verified_veks.pop(next(iter(self._verified_veks)), None)
+            if len(self._verified_veks) >= _VEK_CACHE_SIZE:
+                self._verified_veks.clear()
             self._verified_veks[der] = (vek, anchor)
         return vek, anchor
 
@@ -246,66 +232,3 @@ def _check_chip(report: Report, vek: Vek) -> None:
     hwid = vek.hwid or b""
     if report.chip_id != hwid.ljust(len(report.chip_id), b"\0"):
         raise SnpHwidMismatchError(f"the VCEK is for chip {hwid[:8].hex()}…, the report by {report.chip_id[:8].hex()}…")
-
-
-# -- claims ------------------------------------------------------------------------------------------------------------
-def _claims(report: Report, vek: Vek, chain: Chain, expires: datetime) -> Claims:
-    has_workload = any(report.host_data)
-    return Claims(
-        platform="snp",
-        simulated=chain.simulated,
-        debug=report.policy_bit("debug"),
-        measurement=report.measurement.hex(),
-        signer=report.author_key_digest.hex() if report.author_key_en else None,
-        svn=report.guest_svn,
-        workload=report.host_data.hex() if has_workload else None,
-        workload_binding=WorkloadBinding.LAUNCH if has_workload else None,
-        report_data=report.report_data.hex(),
-        tcb=TcbClaims(
-            reported=parse_tcb(report.reported_tcb, chain.product),
-            committed=parse_tcb(report.committed_tcb, chain.product),
-            launch=parse_tcb(report.launch_tcb, chain.product),
-        ),
-        platform_id=report.chip_id.hex() if any(report.chip_id) else None,
-        vmpl=report.vmpl,
-        collateral_expires=expires,
-        extra=_extra(report, vek, chain),
-    )
-
-
-def _extra(report: Report, vek: Vek, chain: Chain) -> dict[str, Any]:
-    """What only SEV-SNP knows, by the ABI's field names in lower case; policy and platform info bit by bit."""
-    policy = {name: report.policy_bit(name) for name in POLICY_BITS}
-    platform = {name: bool(report.platform_info >> bit & 1) for name, bit in PLATFORM_INFO_BITS.items()}
-    version = ("major", "minor", "build")
-    extra: dict[str, Any] = {
-        "version": report.version,
-        "product": str(chain.product),
-        "signing_key": str(vek.kind),
-        "csp_id": vek.csp_id,
-        "policy": {
-            "value": report.policy,
-            "abi_major": report.policy >> 8 & 0xFF,
-            "abi_minor": report.policy & 0xFF,
-            **policy,
-        },
-        "platform_info": {"value": report.platform_info, **platform},
-        "family_id": report.family_id.hex(),
-        "image_id": report.image_id.hex(),
-        "host_data": report.host_data.hex(),
-        "id_key_digest": report.id_key_digest.hex(),
-        "author_key_en": report.author_key_en,
-        "author_key_digest": report.author_key_digest.hex(),
-        "mask_chip_key": report.mask_chip_key,
-        "report_id": report.report_id.hex(),
-        "report_id_ma": report.report_id_ma.hex(),
-        "current_tcb": parse_tcb(report.current_tcb, chain.product),
-        "current_version": dict(zip(version, report.current_version, strict=True)),
-        "committed_version": dict(zip(version, report.committed_version, strict=True)),
-        "cpuid_fam_id": report.cpuid_fam_id,
-        "cpuid_mod_id": report.cpuid_mod_id,
-        "cpuid_step": report.cpuid_step,
-        "launch_mit_vector": report.launch_mit_vector,
-        "current_mit_vector": report.current_mit_vector,
-    }
-    return extra
