@@ -1,0 +1,51 @@
+"""Options that several commands have, written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from casemate.cli.jobspec import Engine, Launcher
+
+__all__ = [
+    "Arguments",
+    "ConfOption",
+    "EngineOption",
+    "EnvOption",
+    "FilesOption",
+    "LauncherOption",
+    "MasterOption",
+    "Program",
+    "ReadOption",
+    "WorkersOption",
+    "WriteOption",
+]
+
+Program = Annotated[Path, typer.Argument(metavar="PROGRAM", help="The program's file.", show_default=False)]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ARGS", help="The program's own arguments; put `--` before ones with a dash."),
+]
+ReadOption = Annotated[
+    list[str] | None, typer.Option("--read", metavar="DATASET=PATH", help="A zone to read. Repeatable.")
+]
+WriteOption = Annotated[
+    list[str] | None, typer.Option("--write", metavar="DATASET=PATH", help="A zone to write. Repeatable.")
+]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="What the program is written for.")]
+LauncherOption = Annotated[Launcher, typer.Option("--launcher", help="What starts a Spark program.")]
+MasterOption = Annotated[
+    str, typer.Option("--master", help="`local[N]` in one TEE, or `standalone`: a cluster for this job.")
+]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=64, help="Workers of a standalone cluster.")]
+ConfOption = Annotated[
+    list[str] | None, typer.Option("--conf", metavar="NAME=VALUE", help="A setting of Spark. Repeatable.")
+]
+FilesOption = Annotated[
+    list[Path] | None, typer.Option("--files", metavar="FILE", help="A further file beside the program. Repeatable.")
+]
+EnvOption = Annotated[
+    list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="An environment variable. Repeatable.")
+]
