@@ -7,6 +7,7 @@ from casemate.errors import FailedError, RefusedError, UndecidedError, UsageErro
 __all__ = [
     "AlreadyInUseError",
     "AuditInconsistentError",
+    "BrokerAnswerError",
     "BrokerUnreachableError",
     "ChallengeExpiredError",
     "ChallengeUnknownError",
@@ -385,6 +386,13 @@ class AlreadyInUseError(UsageError):
     code = "conflict"
     http_status = 409
     fix = "Look at what exists now and try again."
+
+
+class BrokerAnswerError(FailedError):
+    """What answered is not a broker of this version: the answer has another form."""
+
+    code = "broker-answer-invalid"
+    fix = "Check that the address in config.json is the broker's, and that both sides are of matching versions."
 
 
 class BrokerUnreachableError(UndecidedError):
