@@ -56,10 +56,11 @@ class EncryptedReader(io.RawIOBase):
         self.size = plaintext_size(stored_size, name)
         self._body = stored_size - PREAMBLE_SIZE
         self._segments = stream.segment_count(self._body)
-        header = raw.read(stream.HEADER_SIZE)
+        header = bytearray(stream.HEADER_SIZE)
+        read_exactly(raw, memoryview(header))
         dek = self.preamble.unwrap(keys.key(dataset, self.preamble.key_version), name)
         try:
-            self._decrypter = stream.StreamDecrypter(dek, header, self.preamble.raw)
+            self._decrypter = stream.StreamDecrypter(dek, bytes(header), self.preamble.raw)
         except DecryptionError as exc:
             raise FileTamperedError(f"{name}: {exc}") from exc
         self._position = 0
