@@ -1,0 +1,378 @@
+package io.casemate.spark;
+
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
+import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.Path;
+
+/**
+ * Strict reads and commits of directories. What governs a path is the nearest directory at or above it, up to the top
+ * of its zone, that has a recorded generation; nothing that lies on the storage can change that answer.
+ */
+final class Manifests {
+  private static final int MAX_MANIFEST_BYTES = 1 << 30;
+
+  private final Agent agent;
+  private final FileSystem stored;
+  private final StoredFiles files;
+
+  Manifests(Agent agent, FileSystem stored, StoredFiles files) {
+    this.agent = agent;
+    this.stored = stored;
+    this.files = files;
+  }
+
+  /** A check that may rest on a generation remembered from before another process of the job committed. */
+  private interface Check {
+    void run() throws IOException;
+  }
+
+  private void checked(Check check) throws IOException {
+    try {
+      check.run();
+    } catch (IntegrityException stale) {
+      agent.forget();
+      try {
+        check.run();
+      } catch (CasemateException refusal) {
+        throw agent.report(refusal);
+      }
+    }
+  }
+
+  /** The manifest that governs a directory; null when nothing at or above it was committed. */
+  private Manifest governing(Place directory) throws IOException {
+    Zone zone = directory.zone();
+    for (String location = directory.location(); Location.within(location, zone.prefix());
+        location = Location.parent(location)) {
+      Generation recorded = agent.generation(zone.dataset(), location);
+      if (recorded.deleted() && zone.canWrite()) {
+        return null; // the job's own: deleted, and not committed anew so far
+      }
+      if (recorded.recorded()) {
+        return load(zone, location, recorded, pathOf(directory, location));
+      }
+    }
+    return null;
+  }
+
+  /** The storage's path of a location at or above a place. */
+  private static Path pathOf(Place below, String location) {
+    Path path = below.path();
+    for (String at = below.location(); at.length() > location.length(); at = Location.parent(at)) {
+      path = path.getParent();
+    }
+    return path;
+  }
+
+  private Manifest load(Zone zone, String location, Generation recorded, Path root) throws IOException {
+    String key = zone.dataset() + " " + location + " " + recorded.number() + " " + recorded.digest();
+    Manifest manifest = agent.manifests().get(key);
+    if (manifest == null) {
+      String name = location + "/" + Manifest.DIRECTORY + "/" + Manifest.fileName(recorded.number());
+      manifest = Manifest.verify(
+          readManifest(root, location, recorded), recorded, zone.dataset(), location,
+          version -> agent.key(zone.dataset(), version, name), name);
+      agent.manifests().put(key, manifest);
+    }
+    return manifest;
+  }
+
+  private byte[] readManifest(Path root, String location, Generation recorded) throws IOException {
+    Path directory = new Path(root, Manifest.DIRECTORY);
+    Path file = new Path(directory, Manifest.fileName(recorded.number()));
+    if (recorded.deleted()) {
+      throw new IntegrityException(
+          "manifest-missing", location, "was deleted as generation " + recorded.number() + " and not written again");
+    }
+    try (FSDataInputStream in = stored.open(file)) {
+      long size = stored.getFileStatus(file).getLen();
+      if (size > MAX_MANIFEST_BYTES) {
+        throw new IntegrityException("manifest-tampered", location, "manifest of " + size + " bytes");
+      }
+      byte[] bytes = new byte[(int) size];
+      in.readFully(0, bytes);
+      return bytes;
+    } catch (CasemateException e) {
+      throw e;
+    } catch (IOException e) {
+      long older = storedGenerations(directory).stream().filter(n -> n < recorded.number()).reduce(0L, Math::max);
+      if (older > 0) {
+        throw Manifest.rolledBack(location, recorded.number(), older);
+      }
+      throw new IntegrityException("manifest-missing", location,
+          Manifest.DIRECTORY + "/" + Manifest.fileName(recorded.number()) + " cannot be read: " + e.getMessage());
+    }
+  }
+
+  private List<Long> storedGenerations(Path directory) {
+    List<Long> numbers = new ArrayList<>();
+    try {
+      for (FileStatus status : stored.listStatus(directory)) {
+        long number = Manifest.number(status.getPath().getName());
+        if (number > 0) {
+          numbers.add(number);
+        }
+      }
+    } catch (IOException e) {
+      // none, as far as can be seen
+    }
+    return numbers;
+  }
+
+  /** Whether a manifest has nothing to say about a place: unfinished, or changed by this process and not committed. */
+  private boolean isOwn(Place place) {
+    return place.zone().canWrite() && (place.isUnfinished() || agent.changes().cover(place.location()));
+  }
+
+  /** A file may be opened when it is the one the governing manifest lists, or this job's own. */
+  void checkOpen(Place file, long storedLength, String fileId) throws IOException {
+    if (isOwn(file)) {
+      return;
+    }
+    checked(() -> {
+      Place directory = file.location().equals(file.zone().prefix()) ? file : parent(file);
+      Manifest manifest = governing(directory);
+      if (manifest == null) {
+        if (!file.zone().canWrite()) {
+          throw new IntegrityException("manifest-missing", file.location(), "lies in no directory that was committed");
+        }
+        return;
+      }
+      if (!file.zone().canRead()) {
+        throw new RefusedException("zone-access-denied", file.location(),
+            "zone " + file.zone().prefix() + " is only for writing, and this file was committed by another job");
+      }
+      checkFile(manifest, file.location(), storedLength, fileId);
+    });
+  }
+
+  private static Place parent(Place place) {
+    return new Place(place.path().getParent(), Location.parent(place.location()), place.zone(), false);
+  }
+
+  private static void checkFile(Manifest manifest, String location, long length, String fileId) throws IOException {
+    Manifest.Entry entry = manifest.files().get(Location.relative(location, manifest.location()));
+    if (entry == null) {
+      throw new IntegrityException("manifest-file-foreign", location, "is not in " + manifest.place());
+    }
+    if (!entry.fileId().equals(fileId)) {
+      throw new IntegrityException(
+          "manifest-file-swapped", location, "another file than the one in " + manifest.place());
+    }
+    if (entry.length() != length) {
+      throw new IntegrityException(length < entry.length() ? "file-truncated" : "file-tampered", location,
+          length + " stored bytes, " + entry.length() + " in " + manifest.place());
+    }
+  }
+
+  /** A listing is complete when it has every name that the governing manifest has here, and no other file. */
+  void checkListing(Place directory, FileStatus[] entries) throws IOException {
+    if (isOwn(directory)) {
+      return;
+    }
+    checked(() -> {
+      Manifest manifest = governing(directory);
+      if (manifest == null) {
+        if (!directory.zone().canWrite()) {
+          throw new IntegrityException(
+              "manifest-missing", directory.location(), "neither it nor a directory above it was committed");
+        }
+        return;
+      }
+      Set<String> missing = new TreeSet<>(
+          manifest.children(Location.relative(directory.location(), manifest.location())));
+      for (FileStatus entry : entries) {
+        Place place = directory.child(entry.getPath().getName());
+        missing.remove(entry.getPath().getName());
+        if (!entry.isDirectory() && !isOwn(place)) {
+          checkListed(manifest, place, entry.getLen());
+        }
+      }
+      for (String name : missing) {
+        Place place = directory.child(name);
+        if (!isOwn(place) && !agent.changes().anyWithin(place.location())) {
+          throw new IntegrityException("manifest-file-missing", place.location(), "is in " + manifest.place()
+              + " but not there");
+        }
+      }
+    });
+  }
+
+  /** The length alone decides; only for the words of a refusal is the file looked into. */
+  private void checkListed(Manifest manifest, Place file, long length) throws IOException {
+    Manifest.Entry entry = manifest.files().get(Location.relative(file.location(), manifest.location()));
+    if (entry == null || entry.length() != length) {
+      checkFile(manifest, file.location(), length, entry == null ? null : files.fileId(file));
+    }
+  }
+
+  /** A path that is not there must not be in the manifest of a zone that this job only reads. */
+  void checkAbsent(Place place) throws IOException {
+    if (place.zone().canWrite()) {
+      return; // another process of the job may be replacing it
+    }
+    checked(() -> {
+      Manifest manifest = governing(place);
+      if (manifest != null) {
+        String path = Location.relative(place.location(), manifest.location());
+        if (manifest.files().containsKey(path) || path.isEmpty() || !manifest.children(path).isEmpty()) {
+          throw new IntegrityException(
+              "manifest-file-missing", place.location(), "is in " + manifest.place() + " but not there");
+        }
+      }
+    });
+  }
+
+  /** Whether a directory was committed, by itself. */
+  boolean isCommitted(Place directory) throws IOException {
+    Generation recorded = agent.generation(directory.zone().dataset(), directory.location());
+    return recorded.recorded() && !recorded.deleted();
+  }
+
+  /** Records that a committed directory was deleted by this job, so that nobody can bring an old copy back. */
+  void recordDeleted(Place directory) throws IOException {
+    String dataset = directory.zone().dataset();
+    agent.forget();
+    Generation recorded = agent.generation(dataset, directory.location());
+    agent.record(dataset, directory.location(), new Generation(recorded.number() + 1, Generation.DELETED));
+  }
+
+  /**
+   * Writes and records the manifest of everything below a directory. What was committed before and was not changed by
+   * this process is taken over as it was; anything that appeared, changed or vanished otherwise is refused.
+   */
+  void commit(Place root) throws IOException {
+    agent.forget();
+    Zone zone = root.zone();
+    Generation previous = agent.generation(zone.dataset(), root.location());
+    Map<String, Manifest.Entry> entries;
+    try {
+      Map<String, Manifest.Entry> before = previous.recorded() && !previous.deleted()
+          && !agent.changes().cover(root.location())
+          ? load(zone, root.location(), previous, root.path()).files() : null;
+      entries = new Collector(root, before).collect();
+    } catch (CasemateException refusal) {
+      throw agent.report(refusal);
+    }
+    long number = previous.number() + 1;
+    DatasetKey key = agent.currentKey(zone.dataset(), root.location());
+    byte[] manifest = Manifest.build(key, root.location(), number, entries);
+    Path directory = new Path(root.path(), Manifest.DIRECTORY);
+    Path file = new Path(directory, Manifest.fileName(number));
+    writeManifest(directory, file, manifest);
+    try {
+      agent.record(zone.dataset(), root.location(), new Generation(number, Manifest.digest(manifest)));
+    } catch (RefusedException conflict) {
+      stored.delete(file, false);
+      throw conflict;
+    }
+    agent.changes().committed(root.location());
+    for (long old : storedGenerations(directory)) {
+      if (old < previous.number()) {
+        stored.delete(new Path(directory, Manifest.fileName(old)), false);
+      }
+    }
+  }
+
+  /** A committed directory is as it was committed, but for this process's own changes; else throws. */
+  void checkTree(Place root) throws IOException {
+    checked(() -> {
+      Generation recorded = agent.generation(root.zone().dataset(), root.location());
+      new Collector(root, load(root.zone(), root.location(), recorded, root.path()).files()).collect();
+    });
+  }
+
+  private void writeManifest(Path directory, Path file, byte[] manifest) throws IOException {
+    stored.mkdirs(directory);
+    Path temporary = new Path(directory, "." + file.getName() + "." + java.util.UUID.randomUUID());
+    try {
+      try (FSDataOutputStream out = stored.create(temporary, false)) {
+        out.write(manifest);
+        out.hsync();
+      }
+      stored.delete(file, false); // left by a commit that was not recorded
+      if (!stored.rename(temporary, file)) {
+        throw new IOException("cannot rename " + temporary + " to " + file);
+      }
+    } catch (IOException e) {
+      stored.delete(temporary, false);
+      throw e;
+    }
+  }
+
+  /** Walks a directory for a commit. */
+  private final class Collector {
+    private final Place root;
+    private final Map<String, Manifest.Entry> before; // null: everything is this job's
+    private final Map<String, Manifest.Entry> found = new HashMap<>();
+
+    Collector(Place root, Map<String, Manifest.Entry> before) {
+      this.root = root;
+      this.before = before;
+    }
+
+    Map<String, Manifest.Entry> collect() throws IOException {
+      walk(root);
+      if (before != null) {
+        Set<String> missing = new HashSet<>(before.keySet());
+        missing.removeAll(found.keySet());
+        missing.removeIf(path -> agent.changes().cover(root.location() + "/" + path));
+        if (!missing.isEmpty()) {
+          String path = new TreeSet<>(missing).first();
+          throw new IntegrityException("manifest-file-missing", root.location() + "/" + path,
+              "was committed before and is not there");
+        }
+      }
+      return found;
+    }
+
+    private void walk(Place directory) throws IOException {
+      FileStatus[] entries;
+      try {
+        entries = stored.listStatus(directory.path());
+      } catch (FileNotFoundException e) {
+        return;
+      }
+      for (FileStatus entry : entries) {
+        String name = entry.getPath().getName();
+        Place place = directory.child(name);
+        if (name.equals(Manifest.DIRECTORY) || Place.isUnfinishedName(name) || files.isOtherZone(place)) {
+          continue;
+        }
+        if (entry.isDirectory()) {
+          walk(place);
+        } else {
+          String path = Location.relative(place.location(), root.location());
+          found.put(path, entry(place, path, entry.getLen()));
+        }
+      }
+    }
+
+    private Manifest.Entry entry(Place file, String path, long length) throws IOException {
+      if (before != null && !agent.changes().cover(file.location())) {
+        Manifest.Entry entry = before.get(path);
+        if (entry == null) {
+          throw new IntegrityException("manifest-file-foreign", file.location(),
+              "was neither committed before nor written or renamed by this process");
+        }
+        if (entry.length() != length) {
+          throw new IntegrityException("manifest-file-swapped", file.location(), length + " stored bytes, "
+              + entry.length() + " when it was committed");
+        }
+        return entry;
+      }
+      return new Manifest.Entry(length, files.fileId(file));
+    }
+  }
+}

@@ -1,0 +1,44 @@
+package io.casemate.spark;
+
+import java.io.IOException;
+import java.net.URI;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.LocalFileSystem;
+import org.apache.hadoop.fs.UnsupportedFileSystemException;
+import org.apache.hadoop.util.ReflectionUtils;
+
+/** Finds the real file system of a scheme: {@code casemate.fs.SCHEME.impl}, else what Hadoop would take without us. */
+final class StorageFileSystems {
+  private static final String S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem";
+
+  private StorageFileSystems() {}
+
+  static FileSystem create(URI uri, Configuration conf) throws IOException {
+    String scheme = uri.getScheme();
+    Configuration inner = new Configuration(conf);
+    Class<? extends FileSystem> type = conf.getClass("casemate.fs." + scheme + ".impl", null, FileSystem.class);
+    if (type == null) {
+      type = scheme.equals("file") ? LocalFileSystem.class : byDefault(scheme, inner);
+    }
+    if (type == ZoneFileSystem.class || type == ZoneLocalFileSystem.class) {
+      throw new UnsupportedFileSystemException("casemate.fs." + scheme + ".impl names a zone file system itself");
+    }
+    FileSystem storage = ReflectionUtils.newInstance(type, inner);
+    storage.initialize(uri, inner);
+    return storage;
+  }
+
+  private static Class<? extends FileSystem> byDefault(String scheme, Configuration inner) throws IOException {
+    inner.unset("fs." + scheme + ".impl");
+    try {
+      return FileSystem.getFileSystemClass(scheme, inner);
+    } catch (UnsupportedFileSystemException e) {
+      Class<?> s3a = scheme.equals("s3a") ? inner.getClassByNameOrNull(S3A) : null;
+      if (s3a == null) {
+        throw e;
+      }
+      return s3a.asSubclass(FileSystem.class);
+    }
+  }
+}
