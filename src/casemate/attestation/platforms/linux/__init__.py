@@ -1,1 +1,1 @@
-"""Attesters of real machines. Linux and Gramine show quotes, registers and logs as plain files; so one file protocol."""
+"""Attesters of real machines: Linux and Gramine show quotes, registers and logs as plain files."""
