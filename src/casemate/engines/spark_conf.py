@@ -37,6 +37,7 @@ SCHEMES = (
     *("abfss", "wasb", "wasbs", "adl", "oss", "cosn", "obs", "o3fs", "ofs", "ftp", "sftp", "http", "https"),
 )
 _ZONES = "io.casemate.spark.ZoneFileSystem"
+_ZONES_LOCAL = "io.casemate.spark.ZoneLocalFileSystem"  # the same, as a LocalFileSystem: Hadoop casts fs.file.impl to it
 _ZONES_ABSTRACT = "io.casemate.spark.ZoneAbstractFileSystem"
 
 _PROTECTED = re.compile(
@@ -186,7 +187,7 @@ def filesystems() -> dict[str, str]:
     """The zone file system in front of every scheme, through both of Hadoop's entrances, never from a cache."""
     settings = {}
     for scheme in SCHEMES:
-        settings[f"spark.hadoop.fs.{scheme}.impl"] = _ZONES
+        settings[f"spark.hadoop.fs.{scheme}.impl"] = _ZONES_LOCAL if scheme == "file" else _ZONES
         settings[f"spark.hadoop.fs.AbstractFileSystem.{scheme}.impl"] = _ZONES_ABSTRACT
     return settings
 
