@@ -33,11 +33,14 @@ __all__ = [
 # Every scheme that Spark's own jars or its usual add-ons open. The zone file system stands in front of all of them, so
 # that what it cannot protect fails instead of passing by.
 SCHEMES = (
-    *("file", "local", "pfile", "hdfs", "webhdfs", "swebhdfs", "viewfs", "har", "s3", "s3n", "s3a", "gs", "abfs"),
-    *("abfss", "wasb", "wasbs", "adl", "oss", "cosn", "obs", "o3fs", "ofs", "ftp", "sftp", "http", "https"),
+    *("pfile", "hdfs", "webhdfs", "swebhdfs", "viewfs", "har", "s3", "s3n", "s3a", "gs", "abfs", "abfss", "wasb"),
+    *("wasbs", "adl", "oss", "cosn", "obs", "o3fs", "ofs", "ftp", "sftp", "http", "https"),
 )
+_LOCAL_ZONES = "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop and Spark cast what is registered for file to its class
 _ZONES = "io.casemate.spark.ZoneFileSystem"
-_ZONES_LOCAL = "io.casemate.spark.ZoneLocalFileSystem"  # the same, as a LocalFileSystem: Hadoop casts fs.file.impl to it
+_ZONES_LOCAL = (
+    "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop casts what serves file: to LocalFileSystem
+)
 _ZONES_ABSTRACT = "io.casemate.spark.ZoneAbstractFileSystem"
 
 _PROTECTED = re.compile(
@@ -57,26 +60,12 @@ _MEMORY = re.compile(r"[1-9][0-9]{0,6}[kmgt]", re.IGNORECASE)
 _LOCAL = re.compile(r"local(\[(\*|[1-9][0-9]{0,3})(,[1-9][0-9]?)?\])?")
 # Options of spark-submit that set, replace or fetch what the manifest and Casemate decide.
 _REFUSED_OPTIONS = frozenset(
-    [
-        "--master",
-        "--deploy-mode",
-        "--properties-file",
-        "--packages",
-        "--repositories",
-        "--exclude-packages",
-        "--driver-class-path",
-        "--driver-java-options",
-        "--driver-library-path",
-        "--proxy-user",
-        "--keytab",
-        "--principal",
-        "--remote",
-        "--supervise",
-        "--kill",
-        "--status",
-        "--archives",
-        "--load-spark-defaults",
-    ]
+    (
+        *("--master", "--deploy-mode", "--remote", "--properties-file", "--load-spark-defaults"),
+        *("--packages", "--exclude-packages", "--repositories", "--archives"),
+        *("--driver-class-path", "--driver-java-options", "--driver-library-path"),
+        *("--proxy-user", "--keytab", "--principal", "--supervise", "--kill", "--status"),
+    )
 )
 _REFUSED_VARIABLES = frozenset(["JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"])
 
@@ -184,8 +173,11 @@ def ssl_settings(namespace: str, identity: SparkIdentity, password: str | None =
 
 
 def filesystems() -> dict[str, str]:
-    """The zone file system in front of every scheme, through both of Hadoop's entrances, never from a cache."""
-    settings = {}
+    """The zone file system in front of every scheme, through both of Hadoop's entrances."""
+    settings = {
+        "spark.hadoop.fs.file.impl": _LOCAL_ZONES,
+        "spark.hadoop.fs.AbstractFileSystem.file.impl": _ZONES_ABSTRACT,
+    }
     for scheme in SCHEMES:
         settings[f"spark.hadoop.fs.{scheme}.impl"] = _ZONES_LOCAL if scheme == "file" else _ZONES
         settings[f"spark.hadoop.fs.AbstractFileSystem.{scheme}.impl"] = _ZONES_ABSTRACT
