@@ -19,12 +19,11 @@ from casemate.engines.spark_home import SparkHome
 from casemate.engines.spark_tls import SECRET_VARIABLES, SparkIdentity
 from casemate.errors import FailedError
 from casemate.workload.errors import RunEnvironmentError
-from casemate.workload.profile import Announcement, Launch, RunContext
+from casemate.workload.profile import MASTER_VARIABLE, Announcement, Launch, RunContext
 from casemate.workload.session import AttestedSession
 
 __all__ = [
     "HOST",
-    "MASTER_VARIABLE",
     "executor",
     "java_options",
     "logging",
@@ -35,7 +34,6 @@ __all__ = [
     "write_private",
 ]
 
-MASTER_VARIABLE = "CASEMATE_SPARK_MASTER"  # the master's address, from the launcher; its TLS certificate is the proof
 _MASTER_URL = re.compile(r"spark://[A-Za-z0-9.:\[\]-]{1,253}:[0-9]{1,5}")
 _EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 _REPLACED = ("-Dspark.ssl.", "-Dspark.authenticate", "-Dspark.network.crypto.", "-Djava.io.tmpdir=", "-XX:ErrorFile=")
@@ -212,7 +210,7 @@ def _executor_java_home(session: AttestedSession, context: RunContext, home: Spa
             "#!/bin/sh",
             f"unset {' '.join(SECRET_VARIABLES)} HADOOP_TOKEN_FILE_LOCATION CASEMATE_AGENT_SOCKET JAVA_HOME",
             *(f"export {name}={shlex.quote(value)}" for name, value in told.items()),
-            f'exec {shlex.quote(sys.executable)} -P -m casemate run -- "$@"',
+            f'exec {shlex.quote(sys.executable)} -I -m casemate run -- "$@"',
             "",
         )
     )

@@ -12,7 +12,9 @@ from casemate.model import Role
 from casemate.workload.manifest import WorkloadManifest
 from casemate.workload.session import AttestedSession
 
-__all__ = ["Announcement", "Launch", "Profile", "RunContext"]
+__all__ = ["MASTER_VARIABLE", "Announcement", "Launch", "Profile", "RunContext"]
+
+MASTER_VARIABLE = "CASEMATE_MASTER"  # where a cluster's master listens; its certificate, not this, is the proof
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from casemate.attestation.platforms.simulator.client import TEE_SOCKET_VARIABLE, SimulatorAttester
 from casemate.errors import CasemateError, FailedError, UndecidedError
 
-__all__ = ["Reporter", "outcome_of"]
+__all__ = ["QUIET_VARIABLE", "Reporter", "outcome_of"]
 
 QUIET_VARIABLE = "CASEMATE_QUIET"  # the launcher prints the outcome itself
 
@@ -31,6 +31,7 @@ class Reporter:
     def __init__(self, environment: Mapping[str, str]) -> None:
         path = environment.get(TEE_SOCKET_VARIABLE)
         self._launcher = SimulatorAttester(Path(path)) if path else None
+        self.role: str | None = None  # told with every report, once it is known
         self._quiet = bool(environment.get(QUIET_VARIABLE))
 
     def progress(self, phase: str, **fields: Any) -> None:
@@ -55,7 +56,7 @@ class Reporter:
     def _tell(self, **fields: Any) -> bool:
         if self._launcher is not None:
             with contextlib.suppress(CasemateError):
-                self._launcher.report(**fields)
+                self._launcher.report(**({} if self.role is None else {"role": self.role}), **fields)
                 return True
         return False
 

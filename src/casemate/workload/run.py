@@ -94,6 +94,7 @@ class _Member:
     def run(self) -> tuple[CasemateError | None, int]:
         """What was wrong, if anything, and the exit status."""
         role = _role(self._need("CASEMATE_ROLE"))
+        self._reporter.role = str(role)
         if role is Role.EXECUTOR:
             die_with_parent(signal.SIGTERM)
         # 1. The manifest; every digest in it.
@@ -121,7 +122,7 @@ class _Member:
             stack.callback(session.close)
             names = profile.certificate_names(manifest, role)
             session.open(names=names)
-            self._progress("attested", role=str(role), workload=session.workload)
+            self._progress("attested", workload=session.workload)
             # 4. The agent.
             agent = Agent(session, self._refused)
             agent.start()
@@ -129,9 +130,9 @@ class _Member:
             # 5. The engine's configuration; the program, untouched.
             context = RunContext(self._argv, self._options(), _base_environment(session), bundle)
             launch = profile.prepare(session, context)
-            child = Child(launch, lambda phase, fields: self._progress(phase, role=str(role), **fields))
+            child = Child(launch, lambda phase, fields: self._progress(phase, **fields))
             stack.callback(child.kill_all)
-            self._progress("started", role=str(role), pid=child.pid)
+            self._progress("started", pid=child.pid)
             # 6. Renew; stop the program when that is refused.
             renewal = Renewal(
                 session,
