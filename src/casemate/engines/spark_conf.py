@@ -38,9 +38,7 @@ SCHEMES = (
 )
 _LOCAL_ZONES = "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop and Spark cast what is registered for file to its class
 _ZONES = "io.casemate.spark.ZoneFileSystem"
-_ZONES_LOCAL = (
-    "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop casts what serves file: to LocalFileSystem
-)
+_ZONES_LOCAL = "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop casts what serves file: to LocalFileSystem
 _ZONES_ABSTRACT = "io.casemate.spark.ZoneAbstractFileSystem"
 
 _PROTECTED = re.compile(
