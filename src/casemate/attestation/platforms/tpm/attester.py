@@ -1,6 +1,6 @@
 """Quote with a real TPM, or swtpm, through ``tpm2-pytss`` (extra ``tpm``): the attester beside the verifier.
 
-The attestation key is made under the endorsement key and never leaves the TPM. What ties it to a maker's TPM is either a
+The attestation key is made under the endorsement key and never leaves the TPM. What ties it to a TPM is either a
 certificate, an allow-list entry, or the endorsement key opening a credential made for it (see ``credential``).
 """
 
