@@ -85,7 +85,7 @@ def _driver(
     private = session.private_dir
     own = workload_conf(settings, session.program, session.bundle_dir)
     protected = {
-        **common(identity, private),
+        **common(identity),
         **filesystems(),
         "spark.master": master_url(context) if settings.standalone else settings.master,
         "spark.submit.deployMode": "client",
@@ -94,7 +94,7 @@ def _driver(
         "spark.driver.extraClassPath": str(home.jar),
         "spark.executor.extraClassPath": str(home.jar),
         "spark.python.unix.domain.socket.enabled": "true",
-        _DRIVER_OPTIONS: " ".join(filter(None, (own.get(_DRIVER_OPTIONS), *java_options(private)))),
+        _DRIVER_OPTIONS: " ".join(filter(None, (own.get(_DRIVER_OPTIONS), *java_options(session)))),
     }
     defaults = {"spark.sql.warehouse.dir": f"file://{private}/warehouse", "spark.app.name": session.manifest.name}
     configuration = private / "conf"

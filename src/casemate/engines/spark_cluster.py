@@ -100,7 +100,7 @@ def executor(session: AttestedSession, context: RunContext, home: SparkHome, ide
         (
             str(home.java / "bin" / "java"),
             *("-cp", f"{home.jar}:{argv[1]}"),
-            *(*java_options(session.private_dir), *options, *kept),
+            *(*java_options(session), *options, *kept),
         ),
         {
             **spark_environment(session, context, home, identity),
@@ -131,11 +131,11 @@ def spark_environment(
     }
 
 
-def java_options(private: Path) -> tuple[str, ...]:
+def java_options(session: AttestedSession) -> tuple[str, ...]:
     """Temporary files, crash reports and performance data stay in private memory, or are not made."""
     return (
-        f"-Djava.io.tmpdir={private / 'tmp'}",
-        f"-XX:ErrorFile={private / 'hs_err.log'}",
+        f"-Djava.io.tmpdir={session.temporary_dir}",
+        f"-XX:ErrorFile={session.private_dir / 'hs_err.log'}",
         "-XX:-UsePerfData",
         "-XX:-CreateCoredumpOnCrash",
     )
@@ -178,13 +178,13 @@ def _daemon(
 ) -> Launch:
     configuration = session.private_dir / "conf"
     defaults = configuration / "spark-defaults.conf"
-    settings = common(identity, session.private_dir) | ssl_settings("standalone", identity, identity.password)
+    settings = common(identity) | ssl_settings("standalone", identity, identity.password)
     write_private(defaults, properties(settings))
     write_private(configuration / "log4j2.properties", logging(informative=(main_class,)))
     return Launch(
         (
             str(home.java / "bin" / "java"),
-            *("-cp", home.class_path(configuration), _DAEMON_MEMORY, *java_options(session.private_dir)),
+            *("-cp", home.class_path(configuration), _DAEMON_MEMORY, *java_options(session)),
             *(main_class, "--properties-file", str(defaults), *arguments),
         ),
         {**spark_environment(session, context, home, identity), "JAVA_HOME": str(home.java)},
@@ -196,9 +196,10 @@ def _daemon(
 
 def _executor_java_home(session: AttestedSession, context: RunContext, home: SparkHome) -> Path:
     """A JAVA_HOME whose ``java`` is ``casemate run``. What the worker would hand on as secrets is dropped first."""
-    manifest, executors = session.private_dir / "manifest.json", session.private_dir / "x"
+    manifest = session.private_dir / "manifest.json"
     write_private(manifest, session.manifest.canonical().decode())
-    executors.mkdir(mode=0o700)
+    executors = Path(context.options.get("CASEMATE_TEE_DIR") or session.private_dir / "x")
+    executors.mkdir(mode=0o700, exist_ok=True)
     told = {name: context.options[name] for name in _HANDED_ON if name in context.options} | {
         "CASEMATE_ROLE": "executor",
         "CASEMATE_MANIFEST": str(manifest),

@@ -135,7 +135,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
             raise ProtectedSettingError(f"environment: {name}: {_WHY}")
 
 
-def common(identity: SparkIdentity, private: Path) -> dict[str, str]:
+def common(identity: SparkIdentity) -> dict[str, str]:
     """What every process of every role has: mutual TLS on each connection, a shared secret, nothing on a web page."""
     return {
         **ssl_settings("rpc", identity),
@@ -148,7 +148,6 @@ def common(identity: SparkIdentity, private: Path) -> dict[str, str]:
         "spark.io.encryption.keySizeBits": "256",
         "spark.ui.enabled": "false",
         "spark.master.rest.enabled": "false",
-        "spark.local.dir": str(private / "local"),
         "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|keystore",
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shutil
 import stat
@@ -25,9 +27,18 @@ def make_private_directory(given: Path | None) -> Path:
         _require_private(given)
     parent = given or (_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir()))
     try:
-        return Path(tempfile.mkdtemp(prefix="" if given else "casemate-", dir=parent))
+        return Path(tempfile.mkdtemp(prefix="casemate-", dir=parent)) if given is None else _numbered(given)
     except OSError as exc:
         raise FailedError(f"{parent}: no private directory can be made there: {exc.strerror or exc}") from exc
+
+
+def _numbered(parent: Path) -> Path:
+    """A new directory with the shortest name: Spark makes sockets of 42 characters in it, which have to fit too."""
+    for number in itertools.count():
+        with contextlib.suppress(FileExistsError):
+            (parent / str(number)).mkdir(mode=0o700)
+            break
+    return parent / str(number)
 
 
 def remove_private_directory(path: Path) -> None:

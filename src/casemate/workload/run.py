@@ -201,14 +201,14 @@ def _role(text: str) -> Role:
 
 def _base_environment(session: AttestedSession) -> dict[str, str]:
     """What every program gets: nothing of the launcher's environment, all of the manifest's."""
-    home, temporary = session.private_dir / "home", session.private_dir / "tmp"
-    for directory in (home, temporary):
+    home = session.private_dir / "home"
+    for directory in (home, session.temporary_dir):
         directory.mkdir(mode=0o700)
     return {
         "PATH": f"{Path(sys.executable).parent}:{_PATH}",
         "LANG": "C.UTF-8",
         "HOME": str(home),
         **session.manifest.environment,
-        "TMPDIR": str(temporary),
+        "TMPDIR": str(session.temporary_dir),
         SOCKET_VARIABLE: str(session.agent_socket),
     }

@@ -68,6 +68,11 @@ class AttestedSession:
         return self.private_dir / "agent.sock"
 
     @property
+    def temporary_dir(self) -> Path:
+        """Where the program's temporary files go; a short name, since Spark makes sockets there."""
+        return self.private_dir / "t"
+
+    @property
     def zones(self) -> tuple[Zone, ...]:
         """The zones this role may open: none for a master or a worker."""
         return self.manifest.plain_zones() if self.role.opens_datasets else ()
