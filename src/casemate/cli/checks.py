@@ -136,8 +136,8 @@ def _private_memory(settings: Settings) -> Finding:
         return Finding("tmpfs", State.WARN, "no /dev/shm; TEE-private files go to disk", fix)
     free = shutil.disk_usage(shm).free
     if free < _MIN_FREE:
-        return Finding("tmpfs", State.WARN, f"/dev/shm: {free // 2**20} MiB free", fix)
-    return Finding("tmpfs", State.OK, f"/dev/shm, {free // 2**20} MiB free")
+        return Finding("tmpfs", State.WARN, f"{shm}: {free // 2**20} MiB free", fix)
+    return Finding("tmpfs", State.OK, f"{shm}, {free // 2**20} MiB free")
 
 
 def _broker(settings: Settings) -> Finding:

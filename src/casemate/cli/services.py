@@ -5,9 +5,11 @@ A process record holds the process id and its start time, so that a recycled pro
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +30,8 @@ TEE_HOST = "tee-host"
 SERVICES = (BROKER, TEE_HOST)  # in the order of stopping: the broker refuses new work before the machine ends
 _LOG_TAIL = 4096  # bytes of a log searched for its last words
 _STOP_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,20 @@ def _process(service: Service) -> psutil.Process | None:
 
 
 def start(
-    settings: Settings, name: str, module: str, arguments: Sequence[str], ready: Callable[[], bool], seconds: float = 60
+    settings: Settings,
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    ready: Callable[[], bool],
+    *,
+    tied: bool = False,
+    seconds: float = 60,
 ) -> Service:
     """Start ``python -m module`` in the background and wait until ``ready``.
 
     Whatever goes wrong, Ctrl-C included, the process is stopped again; raises ``StartFailedError`` with its last
-    words. The child gets no terminal and no standard input; its output goes to a log."""
+    words. The child gets no terminal and no standard input; its output goes to a log. ``tied``: the kernel stops it
+    when this process ends."""
     log = log_path(settings, name)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -99,6 +111,7 @@ def start(
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
+            preexec_fn=_end_with_parent if tied else None,
             cwd="/",
             env=_environment(),
         )
@@ -114,6 +127,10 @@ def start(
         _end(child)
         raise
     return service
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment() -> dict[str, str]:
