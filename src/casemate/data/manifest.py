@@ -111,6 +111,8 @@ def parse_manifest(raw: bytes, name: str) -> tuple[Manifest, bytes, bytes]:
         if not isinstance(document, dict) or document.keys() != _MEMBERS:
             raise ValueError(f"need exactly the members {', '.join(sorted(_MEMBERS))}")
         _number(document["version"], 1)
+        if not isinstance(document["files"], list):
+            raise ValueError("files is not a list")
         if canonical_json(document) != raw:
             raise ValueError("not in RFC 8785 form")
         manifest = Manifest(
