@@ -123,11 +123,11 @@ def _time(value: Any, name: str) -> datetime:
     return time
 
 
-def _dataset(text: Any) -> DatasetName:
+def _dataset(text: Any, member: str) -> DatasetName:
     try:
         return DatasetName.parse(text if isinstance(text, str) else "")
     except UsageError as exc:
-        _bad(exc.message)
+        _bad(f"{member}: {exc.message}")
 
 
 def _datasets(value: Any, owner: str) -> dict[DatasetName, Access]:
@@ -137,7 +137,7 @@ def _datasets(value: Any, owner: str) -> dict[DatasetName, Access]:
     for item in value:
         if not isinstance(item, dict) or set(item) != {"name", "access"}:
             _bad("datasets: each needs name and access, and nothing else")
-        name = _dataset(item["name"])
+        name = _dataset(item["name"], "datasets")
         if name.owner != owner:
             _bad(f"datasets: {name} is not a dataset of {owner}")
         if name in out:
@@ -149,7 +149,7 @@ def _datasets(value: Any, owner: str) -> dict[DatasetName, Access]:
 
 
 def _is_recipient(text: str) -> bool:
-    return text in (ANY_RECIPIENT, PLAINTEXT_RECIPIENT) or _dataset(text) is not None
+    return text in (ANY_RECIPIENT, PLAINTEXT_RECIPIENT) or _dataset(text, "recipients") is not None
 
 
 _MEMBERS = frozenset(

@@ -13,6 +13,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from casemate.attestation.claims import Claims
+from casemate.attestation.evidence import Evidence
 from casemate.attestation.policy import AppraisalPolicy
 from casemate.attestation.trust_files import load_trust
 from casemate.broker.auditing import AuditLog
@@ -36,7 +40,7 @@ from casemate.broker.storage.sql import SqlRepository, open_engine
 from casemate.crypto.secret import Secret
 from casemate.errors import FailedError
 
-__all__ = ["CA_CONTEXT", "StateDirectory", "host_names", "open_broker", "read_passphrase"]
+__all__ = ["CA_CONTEXT", "DirectoryTrust", "StateDirectory", "host_names", "open_broker", "read_passphrase"]
 
 CA_CONTEXT = b"casemate:tls-ca:v1"
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -110,6 +114,40 @@ class StateDirectory:
             os.close(handle)
 
 
+class DirectoryTrust:
+    """The trust store of a directory, read again when its files change: collateral is renewed while a broker runs."""
+
+    _LOOK_EVERY = 5.0  # seconds
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stamp = self._look()
+        self._store = load_trust(directory)
+        self._looked = time.monotonic()
+        self._lock = threading.Lock()
+
+    def verify(self, evidence: Evidence, *, now: datetime) -> Claims:
+        """As ``TrustStore.verify``."""
+        with self._lock:
+            if time.monotonic() - self._looked > self._LOOK_EVERY:
+                self._looked = time.monotonic()
+                stamp = self._look()
+                if stamp != self._stamp:
+                    self._store, self._stamp = load_trust(self._directory), stamp
+            store = self._store
+        return store.verify(evidence, now=now)
+
+    def _look(self) -> tuple[tuple[str, int, int], ...]:
+        found = []
+        for path in sorted(self._directory.rglob("*")):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            found.append((str(path), status.st_mtime_ns, status.st_size))
+        return tuple(found)
+
+
 def read_passphrase(path: Path) -> Secret:
     """The passphrase in a file, without its line end; raises ``RootKeyMissingError``."""
     try:
@@ -164,5 +202,5 @@ def open_broker(
         broker_id=hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
     )
     return Broker(
-        BrokerContext(config, repository, root_keys, token_key, audit, load_trust(state.trust), policy, clock)
+        BrokerContext(config, repository, root_keys, token_key, audit, DirectoryTrust(state.trust), policy, clock)
     )
