@@ -21,8 +21,8 @@ __all__ = ["Clause", "CollateralConditions", "Conditions", "TcbConditions", "cla
 
 INTEL_PLATFORMS = ("sgx", "tdx")  # those whose maker publishes a TCB status
 
-Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,64}$", to_lower=True, strip_whitespace=True)]
-Digest = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){32,64}$", to_lower=True, strip_whitespace=True)]
+Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}){1,64}$", to_lower=True, strip_whitespace=True)]
+Digest = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}){32,64}$", to_lower=True, strip_whitespace=True)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Natural = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Scalar = bool | int | str | None

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from casemate.attestation.platforms.intel import errors
 from casemate.attestation.platforms.intel.collateral import Collateral
 from casemate.attestation.platforms.intel.quote import Quote
+from casemate.attestation.platforms.intel.tcb import SEVERITY
 from casemate.errors import CasemateError
 
 __all__ = ["ATTRIBUTE_REFUSALS", "diagnose"]
@@ -44,6 +45,7 @@ _BY_TEXT: tuple[tuple[str, type[CasemateError]], ...] = (
     ("QE ISVPRODID mismatch", errors.QeProductMismatchError),
     ("QE ATTRIBUTES mismatch", errors.QeAttributesMismatchError),
     ("QE MISCSELECT mismatch", errors.QeMiscselectMismatchError),
+    ("QE report validation failed", errors.QeAttributesMismatchError),
     ("QE ISVSVN", errors.QeTcbUnknownError),
     ("No TCB levels found in QE Identity", errors.QeTcbUnknownError),
     ("No matching QE TCB level", errors.QeTcbUnknownError),
@@ -85,12 +87,30 @@ def diagnose(text: str, quote: Quote, collateral: Collateral, root: bytes, now: 
             return found
     if "too short for TCB Info" in text or "too short for QE Identity" in text:
         return errors.CollateralChainError(f"collateral: {detail}")
+    found = _by_content(text, quote, collateral, detail)
+    if found is not None:
+        return found
     for part, error in _BY_TEXT:
         if part in text:
             if issubclass(error, errors.TcbInfoExpiredError | errors.QeIdentityExpiredError | errors.CrlExpiredError):
                 return _collateral_dates(collateral, now) or error(f"collateral: {detail}")
             return error(f"quote: {detail}")
     return errors.QuoteRefusedError(f"quote: {detail}")
+
+
+def _by_content(text: str, quote: Quote, collateral: Collateral, detail: str) -> CasemateError | None:
+    """Where one text stands for several reasons, what the documents say."""
+    if "QE report validation failed" in text and quote.qe_report[48] & 2:
+        return errors.QeDebugError("quote: the quoting enclave runs in debug mode")
+    if quote.tee == "tdx" and "TDX" in text and "tdxModule" not in collateral.tcb_info and collateral.tee == "tdx":
+        return errors.TcbInfoMalformedError(f"TCB info: has no tdxModule ({detail})")
+    if "decode TcbInfo" in text:
+        levels = collateral.tcb_info.get("tcbLevels")
+        for level in levels if isinstance(levels, list) else ():
+            status = level.get("tcbStatus") if isinstance(level, dict) else None
+            if isinstance(status, str) and status not in SEVERITY:
+                return errors.TcbStatusUnknownError(f"TCB info: status {status!r} is not one this verifier knows")
+    return None
 
 
 _DATE_ERRORS: dict[str, tuple[type[CasemateError], type[CasemateError]]] = {
@@ -134,7 +154,7 @@ def _chains(quote: Quote, collateral: Collateral, root: bytes, now: datetime) ->
             return errors.CollateralSignerRevokedError(f"{name}: its signer is revoked")
         if any(now > c.not_valid_after_utc for c in chain):
             return errors.CollateralSignerExpiredError(f"{name}: its signer's certificate has expired")
-        if not _links(chain, anchor, now):
+        if _is_ca(chain[0]) or not _links(chain, anchor, now):
             return errors.CollateralChainError(f"{name}: its issuer chain does not verify")
     return _pck_chain(quote, collateral, anchor, root_crl, pck_crl, now)
 
@@ -161,7 +181,7 @@ def _pck_chain(
         return errors.PckRevokedError("PCK chain: the platform's certificate is on the revocation list")
     if any(not c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in chain):
         return errors.PckExpiredError(f"PCK chain: a certificate is not valid at {now.isoformat()}")
-    if not _links(chain, anchor, now):
+    if _is_ca(chain[0]) or not _links(chain, anchor, now):
         return errors.PckChainError("PCK chain: does not verify up to the trusted root")
     if pck_crl.issuer != chain[0].issuer:
         return errors.CrlInvalidError("PCK CRL: speaks for another authority than the one that certified the platform")
@@ -177,6 +197,13 @@ def _links(chain: list[x509.Certificate], anchor: x509.Certificate, now: datetim
     except (ValueError, TypeError, InvalidSignature):
         return False
     return all(c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in chain)
+
+
+def _is_ca(cert: x509.Certificate) -> bool:
+    try:
+        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return False
 
 
 def _signed(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
