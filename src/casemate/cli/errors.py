@@ -15,6 +15,7 @@ __all__ = [
     "OutOfReachError",
     "PermissionDeniedError",
     "PortInUseError",
+    "RememberedMalformedError",
     "RuntimeChangedError",
     "StartFailedError",
     "StateBusyError",
@@ -110,3 +111,10 @@ class StateBusyError(UndecidedError):
 
     code = "state-busy"
     fix = "Wait until the other command has ended and try again."
+
+
+class RememberedMalformedError(RefusedError):
+    """The file of audit checkpoints that this machine remembers was changed or damaged."""
+
+    code = "remembered-malformed"
+    fix = "Restore the file from a backup; remove it only if you accept that earlier roll-backs are not found."

@@ -19,7 +19,7 @@ from casemate.cli.errors import (
 from casemate.cli.output import Output, one_line, red
 from casemate.errors import CasemateError, FailedError, RefusedError, UndecidedError, UsageError
 
-__all__ = ["INTERRUPTED", "as_casemate_error", "label_of", "report"]
+__all__ = ["INTERRUPTED", "as_casemate_error", "label_of", "print_outcome", "report"]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -83,18 +83,32 @@ def report(exc: BaseException) -> int:
         hint = _hint(error)
     label, code = label_of(error), error.code
     message = one_line(error.message)
-    heading = red(f"{label}:", sys.stderr)
-    print(f"{heading} {message}" if code == label else f"{heading} {code}: {message}", file=sys.stderr)
-    print(f"hint: {one_line(hint)}", file=sys.stderr, flush=True)
+    _print(label, code, message, hint)
     if Output.current is not None and Output.current.is_json:
         value = {"outcome": label, "code": code, "message": message, "hint": hint, "refusal_id": error.refusal_id}
         print(json.dumps(value, indent=2), flush=True)
     return error.exit_status
 
 
+def print_outcome(label: str, code: str, message: str, hint: str, refusal_id: str | None) -> None:
+    """The same two lines for an outcome that a TEE reported."""
+    _print(label, code, one_line(message), _with_refusal(hint, refusal_id))
+
+
+def _print(label: str, code: str, message: str, hint: str) -> None:
+    heading = red(f"{label}:", sys.stderr)
+    print(f"{heading} {message}" if code in ("", label) else f"{heading} {code}: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {one_line(hint)}", file=sys.stderr, flush=True)
+
+
 def _hint(error: CasemateError) -> str:
-    if error.refusal_id is None:
-        return error.fix if "<refusal id>" not in error.fix else "The owner's audit log has the details."
-    if "<refusal id>" in error.fix:
-        return error.fix.replace("<refusal id>", error.refusal_id)
-    return f"{error.fix} `casemate explain {error.refusal_id}` shows every clause."
+    return _with_refusal(error.fix, error.refusal_id)
+
+
+def _with_refusal(fix: str, refusal_id: str | None) -> str:
+    if refusal_id is None:
+        return fix if "<refusal id>" not in fix else "The owner's audit log has the details."
+    if "<refusal id>" in fix:
+        return fix.replace("<refusal id>", refusal_id)
+    return f"{fix} `casemate explain {refusal_id}` shows every clause.".strip()

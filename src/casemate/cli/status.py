@@ -26,7 +26,7 @@ app = subcommand()
     )
 )
 def status(format: FormatOption = Format.TEXT) -> int:
-    """Show the broker, the SIMULATED TEE host, the identities on this machine, datasets, and the runtime's measurement."""
+    """Show the broker, the SIMULATED TEE host, identities on this machine, datasets, and the runtime's measurement."""
     settings = Settings.load()
     value = _look(settings)
     Output(format).data(value, lambda: _text(value))
