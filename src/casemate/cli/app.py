@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,7 +13,10 @@ from typer.core import TyperGroup
 from casemate.cli.output import Format, Output
 from casemate.errors import UsageError
 
-__all__ = ["COMMANDS", "FormatOption", "app", "dispatch", "epilog", "subcommand"]
+__all__ = ["COMMANDS", "COMPLETE_VARIABLE", "FormatOption", "app", "dispatch", "epilog", "subcommand"]
+
+
+COMPLETE_VARIABLE = "_CASEMATE_COMPLETE"
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,13 @@ def _root(
 def dispatch(arguments: list[str]) -> int:
     """Parse ``arguments``, run the subcommand, return the exit status; raises what the command raises."""
     command: Any = typer.main.get_command(app)
-    if not arguments:
-        arguments = ["--help"]
-    try:
-        status = command.main(args=arguments, prog_name="casemate", standalone_mode=False)
+    if COMPLETE_VARIABLE in os.environ:
+        command.main(args=arguments, prog_name="casemate", complete_var=COMPLETE_VARIABLE)
+    try:  # what `main` of the library does, but that it would swallow KeyboardInterrupt
+        with command.make_context("casemate", list(arguments or ["--help"])) as context:
+            status = command.invoke(context)
+    except typer.Exit as exc:
+        status = exc.exit_code
     except typer.TyperException as exc:
         raise _usage(exc) from exc
     return status if isinstance(status, int) else 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer._completion_shared import get_completion_script
 
-from casemate.cli.app import FormatOption, epilog, subcommand
+from casemate.cli.app import COMPLETE_VARIABLE, FormatOption, epilog, subcommand
 from casemate.cli.output import Format, Output
 
 __all__ = ["app"]
@@ -36,5 +36,5 @@ def completion(
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Print a completion script to put where your shell looks for one."""
-    script = get_completion_script(prog_name="casemate", complete_var="_CASEMATE_COMPLETE", shell=shell.value)
+    script = get_completion_script(prog_name="casemate", complete_var=COMPLETE_VARIABLE, shell=shell.value)
     Output(format).data({"shell": shell.value, "script": script}, script)

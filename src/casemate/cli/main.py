@@ -6,10 +6,25 @@ it takes a path of its own that imports no command-line library.
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
-__all__ = ["invoke", "main"]
+__all__ = ["Stopped", "invoke", "main"]
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: ends a command as Ctrl-C does, through every ``finally``."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough; what cleans up must not be cut short
+    raise Stopped(number)
 
 
 def invoke(arguments: list[str]) -> int:
@@ -21,6 +36,9 @@ def invoke(arguments: list[str]) -> int:
             return run(arguments[1:])
         from casemate.cli.app import dispatch
 
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _stop)
         return dispatch(arguments)
     except BrokenPipeError:
         _silence_stdout()
@@ -28,7 +46,8 @@ def invoke(arguments: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as exc:
         from casemate.cli.failure import report
 
-        return report(exc)
+        status = report(exc)
+        return 128 + exc.number if isinstance(exc, Stopped) else status
 
 
 def main() -> NoReturn:
