@@ -108,7 +108,8 @@ class Stage:
     def __enter__(self) -> Stage:
         tee, broker = self.root / "tee", self.root / "broker"
         self.socket = self.root / "tee.sock"
-        host = ["-m", "casemate.attestation.platforms.simulator.host", "--state", str(tee), "--socket", str(self.socket)]
+        host = ["-m", "casemate.attestation.platforms.simulator.host"]
+        host += ["--state", str(tee), "--socket", str(self.socket)]
         process, _ = start_ready(host, self.root / "host.log")
         self._processes.append(process)
         self.host_pid = process.pid
