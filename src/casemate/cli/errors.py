@@ -6,6 +6,7 @@ from casemate.errors import FailedError, RefusedError, UndecidedError, UsageErro
 
 __all__ = [
     "DiskFullError",
+    "ExtraMissingError",
     "FileMissingError",
     "IdentityMissingError",
     "IoFailedError",
@@ -118,3 +119,10 @@ class RememberedMalformedError(RefusedError):
 
     code = "remembered-malformed"
     fix = "Restore the file from a backup; remove it only if you accept that earlier roll-backs are not found."
+
+
+class ExtraMissingError(FailedError):
+    """An optional part of the installation that the command needs is not there."""
+
+    code = "extra-missing"
+    fix = "Install it: `pip install 'casemate[demo]'`, or use `make demo`, which does."
