@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from fsspec.core import get_compression
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import stringify_path
 
@@ -83,7 +84,12 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return self._session.open_write(self._write(path), exclusive=mode == "xb")
 
     def open(self, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
-        """As fsspec's; modes ``r``, ``w`` and ``x``, text or binary."""
+        """As fsspec's; modes ``r``, ``w`` and ``x``, text or binary. A file that is never closed never appears.
+
+        Compression only for reading: fsspec's compressors do not close what they write into (``fsspec.open`` does)."""
+        compression = get_compression(stringify_path(path), kwargs.get("compression"))
+        if compression is not None and "r" not in mode:
+            raise UnsupportedOperationError(f"{path}: to write compressed, use fsspec.open, or compress what you write")
         if "+" in mode or "a" in mode:
             raise UnsupportedOperationError(f"{path}: mode {mode!r}; encrypted files are read, or written as a whole")
         return super().open(path, mode, *args, **kwargs)
@@ -96,7 +102,9 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         except (FileNotFoundError, NotADirectoryError):
             self._session.check_stat(located, None)
             raise
-        if stat.S_ISREG(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):
+            self._session.check_is_directory(located)
+        else:
             self._session.check_stat(located, status.st_size)
         return self._entry(located, status)
 
@@ -300,6 +308,11 @@ def _refusal(name: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-for _name in dir(AbstractFileSystem):
-    if not _name.startswith("_") and _name not in REVIEWED and _name not in vars(ZoneFileSystem):
-        setattr(ZoneFileSystem, _name, _refusal(_name))
+def refuse_unreviewed(cls: type[ZoneFileSystem]) -> None:
+    """Make every public name of fsspec's base class that is neither overridden nor reviewed a refusal."""
+    for name in dir(AbstractFileSystem):
+        if not name.startswith("_") and name not in REVIEWED and name not in vars(cls):
+            setattr(cls, name, _refusal(name))
+
+
+refuse_unreviewed(ZoneFileSystem)

@@ -178,6 +178,15 @@ class ZoneSession:
 
         self._checked(check)
 
+    def check_is_directory(self, located: Located) -> None:
+        """A directory that was found may be there; what is in it ``check_directory`` looks at."""
+        zone, strict = located.zone, self._strict
+        if zone is None or strict is None or self._exempt(located.uri, zone):
+            return
+        governed = self._checked(lambda: strict.governing(zone.dataset, located.uri, top=zone.prefix))
+        if governed is None or governed.relative(located.uri) in governed.manifest.by_path:
+            self.check_directory(located)
+
     def check_directory(self, located: Located) -> None:
         """Everything below a directory of a zone is as committed. Raises an ``IntegrityError`` naming a file."""
         zone, strict = located.zone, self._strict

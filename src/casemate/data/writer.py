@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from types import TracebackType
 from typing import BinaryIO
 
@@ -98,6 +99,7 @@ class EncryptedWriter(io.BufferedIOBase):
     def __del__(self) -> None:
         if hasattr(self, "_pending") and not self.closed:
             self.abort()  # IOBase would close, and so complete, a file that its writer forgot
+            warnings.warn("an encrypted file was never closed; it is not there", ResourceWarning, stacklevel=2)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -52,7 +52,7 @@ def normalise(uri: str, *, working_directory: str = "/") -> str:
         path = uri[5:] if uri[:6].lower() == "file:/" else os.path.join(working_directory, uri)  # noqa: PTH118 - text only
     if scheme == "local":
         scheme = "file"
-    if (scheme == "file") == bool(authority):
+    if (scheme == "file") == bool(authority) or authority in (".", ".."):
         raise UsageError(f"path {uri!r}: a local URI has no host (file:///path), any other needs one")
     parts: list[str] = []
     for part in path.split("/"):

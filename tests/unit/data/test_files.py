@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import warnings
 from pathlib import Path
 
 import pytest
@@ -356,7 +357,9 @@ def test_a_file_whose_writer_gave_up_never_reads_as_a_file(keys: MemoryKeys, dat
         raise KeyboardInterrupt
     forgotten = EncryptedWriter(sinks[2], keys, dataset)
     forgotten.write(bytes(size))
-    del forgotten
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del forgotten
     for sink in sinks:
         with pytest.raises((FileTruncatedError, FileTamperedError)):
             open_bytes(sink.getvalue(), keys, dataset)
