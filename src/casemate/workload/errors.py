@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from casemate.errors import CasemateError, FailedError, RefusedError, UndecidedError, UsageError, error_class
 
 __all__ = [
@@ -103,8 +101,7 @@ class KeyBrokerRefusedError(RefusedError):
 
 def broker_error(code: str, status: int, detail: str, refusal_id: str | None) -> CasemateError:
     """The error a broker answered with, under the broker's own code even when this process does not know it."""
-    cls = error_class(code, status)
-    if cls.code != code:
-        members = {"code": code, "__doc__": "The broker's own answer.", "fix": cls.fix, "__module__": __name__}
-        cls = cast(type[CasemateError], type("RemoteError", (cls,), members))
-    return cls(detail, refusal_id=refusal_id)
+    error = error_class(code, status)(detail, refusal_id=refusal_id)
+    if error.code != code:
+        setattr(error, "code", code)  # noqa: B010 - a code of the broker's, beside its branch
+    return error
