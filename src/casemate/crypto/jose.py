@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import re
+from functools import cached_property
 from typing import Any, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -90,11 +91,15 @@ class KeyPair:
         """PKCS#8 PEM, encrypted when a passphrase is given. The private key: write it 0600, or to TEE memory only."""
         return cast(bytes, self._key.export_to_pem(private_key=True, password=passphrase))
 
-    @property
-    def public(self) -> Jwk:
+    @cached_property
+    def _public(self) -> Jwk:
         return public_jwk(self._key.export_public(as_dict=True))
 
     @property
+    def public(self) -> Jwk:
+        return dict(self._public)
+
+    @cached_property
     def thumbprint(self) -> str:
         return cast(str, self._key.thumbprint())
 
