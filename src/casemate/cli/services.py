@@ -32,6 +32,7 @@ _LOG_TAIL = 4096  # bytes of a log searched for its last words
 _STOP_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}  # those of this process, to be waited for
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def start(
     except BaseException:
         _end(child)
         raise
+    _CHILDREN[child.pid] = child
     return service
 
 
@@ -188,5 +190,7 @@ def stop(settings: Settings, name: str) -> Service | None:
             for one in alive:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
+        if (child := _CHILDREN.pop(service.pid, None)) is not None:
+            child.wait()
     _record(settings, name).unlink(missing_ok=True)
     return service
