@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.secret import KEY_SIZE, Secret
 
-__all__ = ["compute_mac", "verify_mac"]
+__all__ = ["MAC_SIZE", "compute_mac", "verify_mac"]
+
+MAC_SIZE = 32  # bytes
 
 
 def compute_mac(key: Secret, message: bytes, *, purpose: str) -> bytes:

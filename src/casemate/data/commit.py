@@ -8,7 +8,7 @@ from pathlib import Path
 from casemate.crypto.canonical import sha256_hex
 from casemate.data.errors import FileWrongDatasetError
 from casemate.data.generations import Generation, GenerationRecords
-from casemate.data.keys import KeyProvider
+from casemate.data.keys import KeyProvider, RememberedKeys
 from casemate.data.local import AtomicFile, files_below, open_stored, stored_manifests
 from casemate.data.manifest import ManifestFile, build_manifest, manifest_path
 from casemate.data.reader import read_preamble
@@ -26,6 +26,7 @@ def commit_directory(
     ``records`` raise, and ``FileMalformedError``, ``FileTamperedError`` or ``FileWrongDatasetError`` for a file that
     is not the dataset's."""
     previous = records.generation(dataset, location)
+    keys = RememberedKeys(keys)
     key = keys.current_key(dataset)
     files = [_listed(root / path, path, dataset, keys) for path, _ in files_below(root)]
     manifest = build_manifest(key, location, previous.number + 1, files)

@@ -11,7 +11,7 @@ from casemate.crypto.canonical import sha256_hex
 from casemate.data.errors import DestinationExistsError, ManifestMissingError, SourceMissingError, ZoneAccessError
 from casemate.data.format import Preamble, plaintext_size
 from casemate.data.generations import NOTHING_RECORDED, Generation, GenerationRecords
-from casemate.data.keys import KeyProvider
+from casemate.data.keys import KeyProvider, RememberedKeys
 from casemate.data.local import files_below, open_stored, stored_manifests
 from casemate.data.manifest import ManifestFile, build_manifest, is_hidden, manifest_path, parse_manifest
 from casemate.data.reader import EncryptedReader, read_preamble
@@ -84,6 +84,7 @@ def encrypt_tree(
             raise DestinationExistsError(f"{destination}: not an encrypted directory, so it is not overwritten")
         location = local_uri(destination)
         previous = records.generation(dataset, location)
+        keys = RememberedKeys(keys)
         key = keys.current_key(dataset)
         with staging(destination, previous, overwrite=overwrite) as stage:
 
@@ -245,6 +246,7 @@ def _record(records: GenerationRecords, dataset: DatasetName, location: str, gen
 def _open_tree(
     source: Path, keys: KeyProvider, records: GenerationRecords | None, dataset: DatasetName | None
 ) -> _Tree:
+    keys = RememberedKeys(keys)
     uri, single = local_uri(source), source.is_file()
     if uri != normalise(os.fspath(source), working_directory=os.path.realpath(".")):
         # whoever writes to the storage could lead the reader to another, or older, dataset of the same owner

@@ -23,7 +23,16 @@ from casemate.data.keys import DatasetKey
 from casemate.errors import UsageError
 from casemate.model import DatasetName
 
-__all__ = ["ALGORITHM", "PREAMBLE_SIZE", "Preamble", "new_preamble", "parse_preamble", "plaintext_size", "stored_size"]
+__all__ = [
+    "ALGORITHM",
+    "PREAMBLE_SIZE",
+    "Preamble",
+    "new_preamble",
+    "parse_base64",
+    "parse_preamble",
+    "plaintext_size",
+    "stored_size",
+]
 
 MAGIC = b"CSMT"
 VERSION = 1
@@ -52,7 +61,8 @@ def _b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-def _unb64(text: object, size: int, what: str) -> bytes:
+def parse_base64(text: object, size: int, what: str) -> bytes:
+    """Exactly ``size`` bytes from base64 in its one spelling (RFC 4648 3.5); ``ValueError`` naming ``what``."""
     try:
         raw = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except (binascii.Error, ValueError):
@@ -135,6 +145,6 @@ def _parse_header(text: bytes, raw: bytes) -> Preamble:
         raise ValueError(f"alg {header['alg']!r} and dataset {dataset!r}: need {ALGORITHM} and a name")
     if type(version) is not int or not 1 <= version <= MAX_KEY_VERSION:
         raise ValueError(f"kek {version!r} is not a key version")
-    _unb64(header["file_id"], FILE_ID_SIZE, "file_id")
-    wrapped = _unb64(header["wrapped_dek"], KEY_SIZE + WRAPPED_OVERHEAD, "wrapped_dek")
+    parse_base64(header["file_id"], FILE_ID_SIZE, "file_id")
+    wrapped = parse_base64(header["wrapped_dek"], KEY_SIZE + WRAPPED_OVERHEAD, "wrapped_dek")
     return Preamble(DatasetName.parse(dataset), version, header["file_id"], wrapped, raw)

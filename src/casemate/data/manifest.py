@@ -7,7 +7,6 @@ away from the storage. No input or output here.
 from __future__ import annotations
 
 import base64
-import binascii
 import itertools
 import json
 import re
@@ -18,9 +17,9 @@ from typing import Any
 
 from casemate.crypto.canonical import canonical_json, sha256_hex
 from casemate.crypto.errors import SignatureInvalidError
-from casemate.crypto.mac import compute_mac, verify_mac
+from casemate.crypto.mac import MAC_SIZE, compute_mac, verify_mac
 from casemate.data.errors import ManifestRolledBackError, ManifestTamperedError
-from casemate.data.format import FILE_ID_SIZE, MAX_KEY_VERSION, stored_size
+from casemate.data.format import FILE_ID_SIZE, MAX_KEY_VERSION, parse_base64, stored_size
 from casemate.data.generations import Generation
 from casemate.data.keys import DatasetKey, KeyProvider
 from casemate.data.zones import HIDDEN_DIRECTORY
@@ -125,8 +124,8 @@ def parse_manifest(raw: bytes, name: str) -> tuple[Manifest, bytes, bytes]:
         paths = [file.path.encode() for file in manifest.files]
         if any(a >= b for a, b in itertools.pairwise(paths)):
             raise ValueError("files are not sorted, or one is listed twice")
-        mac = base64.b64decode(_text(document.pop("mac")), validate=True)
-    except (ValueError, TypeError, KeyError, RecursionError, UsageError, binascii.Error) as exc:
+        mac = parse_base64(document.pop("mac"), MAC_SIZE, "mac")
+    except (ValueError, TypeError, KeyError, RecursionError, UsageError) as exc:
         raise ManifestTamperedError(f"{name}: not a manifest: {exc}") from exc
     return manifest, mac, canonical_json(document)
 
@@ -149,8 +148,7 @@ def _parse_file(entry: object) -> ManifestFile:
     path, file_id = _text(entry["path"]), _text(entry["file_id"])
     if any(part in ("", ".", "..") for part in path.split("/")) or is_hidden(path) or "\0" in path:
         raise ValueError(f"path {path!r} cannot be in a manifest")
-    if len(base64.b64decode(file_id, validate=True)) != FILE_ID_SIZE:
-        raise ValueError(f"file id of {path!r} is not {FILE_ID_SIZE} bytes")
+    parse_base64(file_id, FILE_ID_SIZE, f"file id of {path!r}")
     length = _number(entry["length"], 2**53 - 1)
     if length < stored_size(0):
         raise ValueError(f"length {length} of {path!r} is less than an empty file's")

@@ -9,12 +9,19 @@ from tests.support.agent import MemoryAgent, serve
 from tests.support.memory import MemoryKeys, MemoryRecords
 
 from casemate.data.client import AgentClient
+from casemate.data.keys import RememberedKeys
 
 
 class TestMemoryKeys(KeyProviderContract):
     @pytest.fixture
     def keys(self) -> MemoryKeys:
         return MemoryKeys(str(KNOWN), str(OTHER))
+
+
+class TestRememberedKeys(KeyProviderContract):
+    @pytest.fixture
+    def keys(self) -> RememberedKeys:
+        return RememberedKeys(MemoryKeys(str(KNOWN), str(OTHER)))
 
 
 class TestMemoryRecords(GenerationRecordsContract):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.support.memory import MemoryKeys, MemoryRecords
 
+from casemate.crypto.secret import Secret
 from casemate.data import dataset as trees
 from casemate.data import staging
 from casemate.data.dataset import decrypt_tree, encrypt_tree, inspect, verify_tree
@@ -34,6 +35,7 @@ from casemate.data.errors import (
     ZoneAccessError,
 )
 from casemate.data.format import stored_size
+from casemate.data.keys import DatasetKey
 from casemate.errors import UndecidedError, UsageError
 from casemate.model import DatasetName
 
@@ -153,6 +155,33 @@ def test_inspect_needs_no_key(owner: Owner, source: Path, tmp_path: Path, datase
         inspect(source / "a.csv")
     with pytest.raises(SourceMissingError):
         inspect(tmp_path / "nowhere")
+
+
+def test_one_operation_asks_once_for_each_key_and_uses_one_version(
+    owner: Owner, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Rotating(MemoryKeys):
+        def current_key(self, dataset: DatasetName) -> DatasetKey:
+            asked.append("current")
+            return self.rotate(dataset)
+
+        def key(self, dataset: DatasetName, version: int) -> DatasetKey:
+            asked.append(str(version))
+            return super().key(dataset, version)
+
+        def rotate(self, dataset: DatasetName) -> DatasetKey:
+            self._keys.setdefault(dataset, []).append(Secret.random())
+            return super().key(dataset, len(self._keys[dataset]))
+
+    keys = Rotating(str(owner.dataset))
+    owner.encrypt(source, tmp_path / "vault", keys=keys)
+    assert asked == ["current"]
+    assert {info.key_version for info in inspect(tmp_path / "vault")} == {2}
+    asked.clear()
+    owner.verify(tmp_path / "vault", keys=keys)
+    assert asked == ["2"]
 
 
 # Wrong use

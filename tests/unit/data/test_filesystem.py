@@ -38,7 +38,7 @@ from casemate.data.filesystem import REVIEWED, ZoneFileSystem, refuse_unreviewed
 from casemate.data.format import stored_size
 from casemate.data.session import ZoneSession
 from casemate.data.writer import EncryptedWriter
-from casemate.data.zones import ZoneMap, local_uri
+from casemate.data.zones import PlaintextOutput, ZoneMap, local_uri
 from casemate.errors import RefusedError, UsageError
 from casemate.model import Access, DatasetName, Zone
 
@@ -47,10 +47,15 @@ TEXT = b"id,name\n1,ann\n2,bob\n" + CANARY + b"\n" + b"x" * 100_000
 
 
 class World:
-    """``in`` is committed and only read, ``out`` is read and written, ``drop`` is only written; ``plain`` is no zone."""
+    """``in`` is committed and only read, ``out`` read and written, ``drop`` only written; ``plain`` is no zone."""
 
     def __init__(
-        self, root: Path, keys: MemoryKeys, records: MemoryRecords, dataset: DatasetName, **options: Any
+        self,
+        root: Path,
+        keys: MemoryKeys,
+        records: MemoryRecords,
+        dataset: DatasetName,
+        plaintext_output: PlaintextOutput = "deny",
     ) -> None:
         self.root, self.keys, self.records, self.dataset = root.resolve(), keys, records, dataset
         for name in ("in/sub", "out", "drop", "plain", "private"):
@@ -67,7 +72,7 @@ class World:
             Zone(local_uri(root / "drop"), report, Access.WRITE),
         ]
         self.reports: list[str] = []
-        zone_map = ZoneMap(self.zones, **{"private_prefixes": [local_uri(root / "private")], **options})
+        zone_map = ZoneMap(self.zones, plaintext_output, [local_uri(root / "private")])
         self.session = ZoneSession(zone_map, keys, records, report=lambda error: self.reports.append(error.code))
         self.fs = ZoneFileSystem(session=self.session)
 

@@ -69,6 +69,17 @@ def test_no_changed_byte_of_a_manifest_verifies(keys: MemoryKeys, dataset: Datas
             verify(damaged, Generation(7, sha256_hex(damaged)), keys, dataset)
 
 
+def test_a_mac_in_another_spelling_does_not_verify(keys: MemoryKeys, dataset: DatasetName) -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    document = json.loads(make(keys, dataset)[0])
+    mac = document["mac"]
+    respelled = mac[:-2] + alphabet[alphabet.index(mac[-2]) ^ 1] + "="
+    assert base64.b64decode(respelled) == base64.b64decode(mac)
+    raw = canonical_json({**document, "mac": respelled})
+    with pytest.raises(ManifestTamperedError):
+        verify(raw, Generation(7, sha256_hex(raw)), keys, dataset)
+
+
 def test_an_older_manifest_is_named_a_rollback(keys: MemoryKeys, dataset: DatasetName) -> None:
     old, _ = make(keys, dataset, generation=5)
     _, recorded = make(keys, dataset, generation=7)
