@@ -50,7 +50,7 @@ class SimulatorAttester:
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         with connect(self._path) as sock:
-            send(sock, message)
+            _send_unless_closed(sock, message)
             reply = receive(sock)
         if reply is None:
             raise SimulatorUnreachableError("SIMULATED TEE host: closed the connection without an answer")
@@ -167,7 +167,7 @@ class LauncherClient:
         sock = connect(self._path)
         try:
             with _three_open(stdio) as fds:
-                send(sock, request, fds)
+                _send_unless_closed(sock, request, fds)
             started = receive(sock)
             if started is None:
                 raise SimulatorUnreachableError("SIMULATED TEE host: closed the connection without an answer")
@@ -178,6 +178,12 @@ class LauncherClient:
         except BaseException:
             sock.close()
             raise
+
+
+def _send_unless_closed(sock: socket.socket, message: dict[str, Any], fds: list[int] | None = None) -> None:
+    """Send a request. A host that hung up in the middle has said why, and that is read next."""
+    with contextlib.suppress(SimulatorUnreachableError):
+        send(sock, message, fds)
 
 
 @contextlib.contextmanager

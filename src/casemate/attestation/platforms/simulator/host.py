@@ -58,6 +58,7 @@ class _Connection:
     pending: bytearray = field(default_factory=bytearray)
     fds: list[int] = field(default_factory=list)
     launched: Tee | None = None
+    refusal: CasemateError | None = None  # the answer to whatever this client asks
     close_when_sent: bool = False
 
 
@@ -137,7 +138,7 @@ class Host:
         self._watch(sock, selectors.EVENT_READ, lambda events: self._serve(connection, events))
         if inside is not None and not descends_from(pid, inside.guard):
             _log(f"TEE {inside.id}: process {pid} asked from outside, refused")
-            self._fail(connection, OutsideTeeError(f"process {pid} does not run inside SIMULATED TEE {inside.id}"))
+            connection.refusal = OutsideTeeError(f"process {pid} does not run inside SIMULATED TEE {inside.id}")
 
     def _serve(self, connection: _Connection, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -164,6 +165,8 @@ class Host:
 
     def _handle(self, connection: _Connection, message: dict[str, Any]) -> None:
         tee = connection.inside
+        if connection.refusal is not None:
+            raise connection.refusal
         if tee is None:
             self._handle_launcher(connection, message)
         elif message.get("op") == "report":
@@ -259,9 +262,8 @@ class Host:
             return
         pid, failed = REPORT.unpack(answer)
         launcher = self._launchers.get(tee)
-        if failed:
-            if launcher is not None:
-                self._fail(launcher, LaunchRequestError(f"launch: the program cannot start: {os.strerror(failed)}"))
+        if failed:  # told when the guard has cleaned up
+            tee.failure = LaunchRequestError(f"launch: the program cannot start: {os.strerror(failed)}")
             return
         tee.pid = pid
         _log(f"TEE {tee.id}: started {tee.role} of job {tee.job}, measurement {tee.measurement.hex()[:16]}…")
@@ -298,6 +300,9 @@ class Host:
         shutil.rmtree(tee.directory, ignore_errors=True)
         _log(f"TEE {tee.id}: ended with status {status}")
         if launcher is not None and launcher in self._connections:
+            if tee.failure is not None:
+                self._fail(launcher, tee.failure)
+                return
             launcher.close_when_sent = True
             self._send(launcher, {"event": "exited", "status": status if status >= 0 else 128 - status})
 

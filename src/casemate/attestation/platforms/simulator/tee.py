@@ -17,6 +17,7 @@ from casemate.attestation.platforms.simulator.guard import Program, start_guard
 from casemate.attestation.platforms.simulator.launch import LaunchRequest
 from casemate.attestation.platforms.simulator.quote import QuotingEnclave, TdReport
 from casemate.attestation.platforms.simulator.wire import socket_address
+from casemate.errors import CasemateError
 
 __all__ = ["Tee"]
 
@@ -38,6 +39,7 @@ class Tee:
     socket_path: Path
     listener: socket.socket
     report: int  # read end: the guard says here how the start went
+    failure: CasemateError | None = None  # why the program could not start
 
     @classmethod
     def launch(cls, request: LaunchRequest, measurement: bytes, stdio: tuple[int, int, int], base: Path) -> Tee:
