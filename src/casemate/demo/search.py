@@ -10,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from types import TracebackType
 
 __all__ = ["Hit", "LoopbackCapture", "Watcher", "search_processes", "search_tree"]
@@ -56,9 +58,16 @@ class _Seen:
 
 
 def search_tree(
-    root: Path, needles: Mapping[str, bytes], *, skip: Iterable[Path] = (), seen: _Seen | None = None
+    root: Path,
+    needles: Mapping[str, bytes],
+    *,
+    skip: Iterable[Path] = (),
+    since: float = 0.0,
+    seen: _Seen | None = None,
 ) -> set[Hit]:
-    """Every regular file below ``root`` (names too) that holds a needle; files that vanish are passed over."""
+    """Every regular file below ``root`` (names too) that holds a needle; vanished files are passed over.
+
+    ``since`` (seconds since the epoch) leaves out files that did not change after it."""
     hits: set[Hit] = set()
     skipped = {str(path) for path in skip}
     for directory, names, files in os.walk(root):
@@ -68,7 +77,8 @@ def search_tree(
             if str(path) in skipped:
                 continue
             with suppress(OSError):
-                if not path.is_file() or path.is_symlink() or (seen and not seen.is_new(path, path.stat())):
+                stat = path.lstat()
+                if not S_ISREG(stat.st_mode) or stat.st_ctime < since or (seen and not seen.is_new(path, stat)):
                     continue
                 hits |= {Hit(label, str(path)) for label in _search_file(path, needles)}
             encoded = os.fsencode(str(path))
@@ -96,10 +106,22 @@ def search_processes(needles: Mapping[str, bytes], *, skip: Iterable[int] = ()) 
 
 
 class Watcher:
-    """Searches trees and processes again and again while a job runs: spill and shuffle files do not outlive it."""
+    """Searches trees and processes again and again while a job runs: spill and shuffle files do not outlive it.
 
-    def __init__(self, needles: Mapping[str, bytes], roots: Iterable[Path], *, period_seconds: float = 0.4) -> None:
-        self._needles, self._roots, self._period = dict(needles), list(roots), period_seconds
+    In ``shared`` trees (``/tmp``) only what changes meanwhile is searched."""
+
+    def __init__(
+        self,
+        needles: Mapping[str, bytes],
+        roots: Iterable[Path],
+        *,
+        shared: Iterable[Path] = (),
+        skip: Iterable[Path] = (),
+        period_seconds: float = 0.4,
+    ) -> None:
+        now = time.time()
+        self._trees = [*((root, 0.0) for root in roots), *((root, now) for root in shared)]
+        self._needles, self._skip, self._period = dict(needles), list(skip), period_seconds
         self._stop = threading.Event()
         self._seen = _Seen()
         self._thread = threading.Thread(target=self._watch, name="canary-watcher", daemon=True)
@@ -107,8 +129,8 @@ class Watcher:
         self.files_searched = 0
 
     def _once(self) -> None:
-        for root in self._roots:
-            self.hits |= search_tree(root, self._needles, seen=self._seen)
+        for root, since in self._trees:
+            self.hits |= search_tree(root, self._needles, skip=self._skip, since=since, seen=self._seen)
         self.hits |= search_processes(self._needles)
         self.files_searched = len(self._seen.states)
 
