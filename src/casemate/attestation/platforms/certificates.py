@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
 
@@ -187,7 +188,9 @@ def _issuer_of(certificate: x509.Certificate, candidates: Sequence[x509.Certific
     )
 
 
+@lru_cache(maxsize=256)
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the signature holds. It does so at any time, so the answer is kept; dates are checked at every use."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):

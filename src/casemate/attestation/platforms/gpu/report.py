@@ -14,6 +14,7 @@ from casemate.attestation.platforms.gpu.errors import (
     GpuOpaqueDataError,
     GpuOversizedError,
     GpuSpdmMessageError,
+    GpuTrailingBytesError,
     GpuTruncatedError,
 )
 from casemate.attestation.wire import Reader
@@ -91,7 +92,7 @@ def parse_report(raw: bytes) -> GpuReport:
     reader.take(NONCE_SIZE, "response nonce")
     opaque = reader.take(reader.u16("opaque size"), "opaque data")
     if reader.left:
-        raise GpuSpdmMessageError(f"GPU report: {reader.left} bytes between the opaque data and the signature")
+        raise GpuTrailingBytesError(f"GPU report: {reader.left} bytes between the opaque data and the signature")
     return GpuReport(
         nonce=nonce,
         measurements=_parse_record(record, count),

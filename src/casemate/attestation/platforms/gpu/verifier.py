@@ -47,7 +47,7 @@ from casemate.attestation.platforms.gpu.evidence import DeviceEvidence, parse_de
 from casemate.attestation.platforms.gpu.report import FWID_SIZE, GpuReport, parse_report
 from casemate.errors import CasemateError, UsageError
 
-__all__ = ["NVIDIA_DEVICE_ROOT_PIN", "GpuVerifier"]
+__all__ = ["NVIDIA_DEVICE_ROOT_PIN", "GpuVerifier", "verify_signature"]
 
 NVIDIA_DEVICE_ROOT_PIN = "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"
 """SHA-256 of the DER certificate "NVIDIA Device Identity CA" (P-384, self-signed, from 2021)."""
@@ -131,7 +131,7 @@ class GpuVerifier:
             path = build_path(leaf, pool, self._roots, now=now, crls=self._crls)  # (2)
         except PathError as exc:
             _raise(exc)
-        _verify_signature(report, leaf)  # (3)
+        verify_signature(report, leaf)  # (3)
         if report_data is not None:
             check_device_nonce(report.nonce, report_data)  # (4)
         if device.nonce is not None:
@@ -144,7 +144,8 @@ class GpuVerifier:
         return Roots(pins=self._simulated).trusts(path.certificates[-1])
 
 
-def _verify_signature(report: GpuReport, leaf: x509.Certificate) -> None:
+def verify_signature(report: GpuReport, leaf: x509.Certificate) -> None:
+    """The report is signed by the key of ``leaf``, a P-384 one; says nothing about whose certificate that is."""
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise GpuCertificateError("GPU certificate: the device's key is not on P-384")
