@@ -16,7 +16,8 @@ record Place(Path path, String location, Zone zone, boolean isPrivate) {
   }
 
   Place child(String name) {
-    return new Place(new Path(path, name), location + "/" + name, zone, isPrivate);
+    Path relative = new Path(null, null, name); // as text: a name may hold a colon
+    return new Place(new Path(path, relative), location + "/" + name, zone, isPrivate);
   }
 
   /** Whether committers keep unfinished files here: such a path is in no manifest. */

@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.net.URI;
 import java.security.SecureRandom;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.EnumSet;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
@@ -567,9 +568,12 @@ public final class ZoneFileSystem extends FileSystem {
     return storage.getDelegationToken(renewer);
   }
 
+  /** Key servers and the like; never the storage itself, which is a file system without zones. */
   @Override
   public DelegationTokenIssuer[] getAdditionalTokenIssuers() throws IOException {
-    return storage.getAdditionalTokenIssuers();
+    DelegationTokenIssuer[] issuers = storage.getAdditionalTokenIssuers();
+    return issuers == null ? null
+        : Arrays.stream(issuers).filter(i -> !(i instanceof FileSystem)).toArray(DelegationTokenIssuer[]::new);
   }
 
   @Override

@@ -1,0 +1,184 @@
+package io.casemate.spark;
+
+import java.lang.reflect.Method;
+import java.lang.reflect.Modifier;
+import java.net.URI;
+import java.nio.file.Files;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.stream.Collectors;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.AbstractFileSystem;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.LocalFileSystem;
+import org.apache.hadoop.fs.Path;
+
+/**
+ * Walks every public method of Hadoop's file systems in a zone. Arguments: a directory whose {@code rw} is a zone to read and
+ * write, {@code ro} one to read, {@code private} TEE-private and {@code outside} none of these.
+ */
+public final class ApiWalk {
+  private final java.nio.file.Path base;
+  private final Configuration conf = TestFiles.configuration();
+  private final byte[] content = TestFiles.content();
+  private int cases;
+
+  private ApiWalk(java.nio.file.Path base) {
+    this.base = base;
+  }
+
+  public static void main(String[] args) throws Exception {
+    ApiWalk walk = new ApiWalk(java.nio.file.Path.of(args[0]));
+    walk.complete("FileSystem", FileSystem.class, ApiTable.fileSystem().keySet());
+    walk.complete("AbstractFileSystem", AbstractFileSystem.class, AbstractApiTable.abstractFileSystem().keySet());
+    Check.test("no public method of LocalFileSystem is left to Hadoop", ApiWalk::localOverrides);
+    walk.walk("ZoneFileSystem", walk.bare());
+    walk.walk("ZoneLocalFileSystem", FileSystem.get(URI.create("file:///"), walk.conf));
+    walk.walkAbstract();
+    walk.streams();
+    FileSystem.printStatistics();
+    FileSystem.closeAll();
+    Check.exit();
+  }
+
+  private FileSystem bare() throws Exception {
+    ZoneFileSystem fs = new ZoneFileSystem();
+    fs.initialize(URI.create("file:///"), conf);
+    return fs;
+  }
+
+  private static String signature(Method method) {
+    String types = Arrays.stream(method.getParameterTypes()).map(Class::getSimpleName).collect(Collectors.joining(","));
+    return (Modifier.isStatic(method.getModifiers()) ? "static " : "") + method.getName() + "(" + types + ")";
+  }
+
+  private static Set<String> signatures(Class<?> type) {
+    return Arrays.stream(type.getMethods()).filter(m -> m.getDeclaringClass() != Object.class && !m.isBridge())
+        .map(ApiWalk::signature).collect(Collectors.toCollection(TreeSet::new));
+  }
+
+  /** A method that Hadoop adds, and nobody has thought about, fails here. */
+  private void complete(String name, Class<?> type, Set<String> known) {
+    Check.test("every public method of " + name + " is in the table", () -> {
+      Set<String> unknown = signatures(type);
+      unknown.removeAll(known);
+      Check.same(Set.of(), unknown);
+      Set<String> stale = new TreeSet<>(known);
+      stale.removeAll(signatures(type));
+      Check.same(Set.of(), stale);
+    });
+  }
+
+  private static void localOverrides() {
+    Set<String> harmless = Set.of("getScheme()", "getRaw()", "getRawFileSystem()", "getVerifyChecksum()", "setConf(Configuration)",
+        "getBytesPerSum()", "getChecksumFile(Path)", "getChecksumFileLength(Path,long)"); // names and numbers, no files
+    Set<String> left = new TreeSet<>();
+    for (Class<?> type = LocalFileSystem.class; !type.getSimpleName().equals("FilterFileSystem"); type = type.getSuperclass()) {
+      for (Method method : type.getDeclaredMethods()) {
+        if (!Modifier.isPublic(method.getModifiers()) || Modifier.isStatic(method.getModifiers()) || method.isBridge()
+            || method.isSynthetic() || harmless.contains(signature(method))) {
+          continue;
+        }
+        try {
+          ZoneLocalFileSystem.class.getDeclaredMethod(method.getName(), method.getParameterTypes());
+        } catch (NoSuchMethodException e) {
+          left.add(signature(method));
+        }
+      }
+    }
+    Check.same(Set.of(), left);
+  }
+
+  private ApiTable.Fixture fixture(FileSystem fs, String area) throws Exception {
+    String name = "walk" + cases++;
+    java.nio.file.Path template = base.resolve("rw/template");
+    if (Files.notExists(template)) {
+      try (var out = fs.create(new Path("file://" + template))) {
+        out.write(content);
+      }
+    }
+    java.nio.file.Path root = base.resolve(area).resolve(name);
+    java.nio.file.Path privateRoot = base.resolve("private").resolve(name);
+    Files.createDirectories(root.resolve("dir"));
+    Files.createDirectories(privateRoot);
+    Files.copy(template, root.resolve("file"));
+    Files.copy(template, root.resolve("dir/inner"));
+    Files.write(privateRoot.resolve("local"), content);
+    return new ApiTable.Fixture(
+        fs, conf, content, new Path("file://" + root), new Path("file://" + privateRoot));
+  }
+
+  /** Nothing in the zones and outside is plaintext. */
+  private void isSealed(ApiTable.Fixture f) throws Exception {
+    TestFiles.tree(java.nio.file.Path.of(f.root.toUri().getPath())).forEach((path, bytes) -> {
+      Check.that(!bytes.contains(TestFiles.MARKER), "plaintext in " + path);
+      Check.that(path.endsWith("/") || bytes.startsWith("CSMT"), "not encrypted: " + path);
+    });
+  }
+
+  private void walk(String name, FileSystem fs) {
+    for (Map.Entry<String, ApiTable.Entry> entry : ApiTable.fileSystem().entrySet()) {
+      ApiTable.Call call = entry.getValue().call();
+      Check.test(name + "." + entry.getKey() + " " + entry.getValue().kind(), () -> {
+        ApiTable.Fixture f = fixture(fs, "rw");
+        if (entry.getValue().kind() == ApiTable.Kind.REFUSES) {
+          Check.refused(() -> call.run(f));
+          f.isUntouched();
+        } else {
+          call.run(f);
+        }
+        isSealed(f);
+      });
+      if (entry.getValue().kind() == ApiTable.Kind.WRITES) {
+        for (String area : new String[] {"ro", "outside"}) {
+          Check.test(name + "." + entry.getKey() + " is refused in " + area, () -> isRefused(fixture(fs, area), call::run));
+        }
+      }
+    }
+  }
+
+  private interface OnFixture {
+    void run(ApiTable.Fixture f) throws Throwable;
+  }
+
+  private static void isRefused(ApiTable.Fixture f, OnFixture call) throws Throwable {
+    java.nio.file.Path root = java.nio.file.Path.of(f.root.toUri().getPath());
+    Map<String, String> before = new HashMap<>(TestFiles.tree(root));
+    Check.refused(() -> call.run(f));
+    Check.that(before.equals(TestFiles.tree(root)), "the storage was changed");
+  }
+
+  private void walkAbstract() throws Exception {
+    FileSystem helper = FileSystem.get(URI.create("file:///"), conf);
+    AbstractFileSystem fs = AbstractFileSystem.get(URI.create("file:///"), conf);
+    for (Map.Entry<String, AbstractApiTable.Entry> entry : AbstractApiTable.abstractFileSystem().entrySet()) {
+      AbstractApiTable.Call call = entry.getValue().call();
+      Check.test("ZoneAbstractFileSystem." + entry.getKey() + " " + entry.getValue().kind(), () -> {
+        ApiTable.Fixture f = fixture(helper, "rw");
+        if (entry.getValue().kind() == ApiTable.Kind.REFUSES) {
+          Check.refused(() -> call.run(fs, f));
+          f.isUntouched();
+        } else {
+          call.run(fs, f);
+        }
+        isSealed(f);
+      });
+      if (entry.getValue().kind() == ApiTable.Kind.WRITES) {
+        for (String area : new String[] {"ro", "outside"}) {
+          Check.test("ZoneAbstractFileSystem." + entry.getKey() + " is refused in " + area,
+              () -> isRefused(fixture(helper, area), f -> call.run(fs, f)));
+        }
+      }
+    }
+  }
+
+  private void streams() throws Exception {
+    FileSystem fs = FileSystem.get(URI.create("file:///"), conf);
+    ApiTable.Fixture f = fixture(fs, "rw");
+    StreamTests.run(fs, f.file, content);
+    StreamTests.writing(fs, f.fresh, java.nio.file.Path.of(f.fresh.toUri().getPath()), content);
+  }
+}

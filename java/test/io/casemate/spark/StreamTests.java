@@ -1,0 +1,214 @@
+package io.casemate.spark;
+
+import java.io.EOFException;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Random;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.FileRange;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.StreamCapabilities;
+
+/** Every way to read a stream gives the plaintext at its place; what is said of a stream is true. */
+final class StreamTests {
+  private StreamTests() {}
+
+  static void run(FileSystem fs, Path file, byte[] content) {
+    Check.test("random reads of every kind give the bytes at their place", () -> randomReads(fs, file, content));
+    Check.test("vectored reads give every range, in whatever order they were asked for", () -> vectored(fs, file, content));
+    Check.test("positioned reads from many threads do not disturb one another", () -> threads(fs, file, content));
+    Check.test("positions beyond the end are refused, and the end is -1", () -> ends(fs, file, content));
+    Check.test("a stream claims what it can do and nothing else", () -> {
+      try (FSDataInputStream in = fs.open(file)) {
+        for (String can : List.of(StreamCapabilities.READBYTEBUFFER, StreamCapabilities.PREADBYTEBUFFER,
+            StreamCapabilities.VECTOREDIO, StreamCapabilities.UNBUFFER)) {
+          Check.that(in.hasCapability(can), can);
+        }
+        Check.that(!in.hasCapability(StreamCapabilities.READAHEAD), "readahead");
+        Check.same(null, in.getFileDescriptor());
+        in.read(new byte[10]);
+        in.unbuffer();
+        byte[] rest = new byte[20];
+        in.readFully(rest);
+        Check.same(Arrays.copyOfRange(content, 10, 30), rest);
+      }
+    });
+    Check.test("a closed stream reads nothing", () -> {
+      FSDataInputStream in = fs.open(file);
+      in.close();
+      in.close();
+      for (Check.Body read : List.<Check.Body>of(in::read, () -> in.read(0, new byte[1], 0, 1), () -> in.seek(0))) {
+        try {
+          read.run();
+          throw new AssertionError("read");
+        } catch (IOException e) {
+          // as it should
+        }
+      }
+    });
+  }
+
+  private static void randomReads(FileSystem fs, Path file, byte[] content) throws IOException {
+    Random random = new Random(1);
+    try (FSDataInputStream in = fs.open(file)) {
+      for (int i = 0; i < 3000; i++) {
+        int from = random.nextInt(content.length);
+        int size = Math.min(content.length - from, random.nextInt(random.nextBoolean() ? 100 : 150_000));
+        byte[] expected = Arrays.copyOfRange(content, from, from + size);
+        byte[] got = new byte[size];
+        ByteBuffer buffer = random.nextBoolean() ? ByteBuffer.allocate(size) : ByteBuffer.allocateDirect(size);
+        switch (random.nextInt(6)) {
+          case 0 -> in.readFully(from, got);
+          case 1 -> {
+            in.seek(from);
+            in.readFully(got);
+            Check.same((long) from + size, in.getPos());
+          }
+          case 2 -> {
+            in.readFully(from, buffer);
+            buffer.flip().get(got);
+          }
+          case 3 -> {
+            in.seek(from);
+            while (buffer.hasRemaining() && in.read(buffer) > 0) { }
+            buffer.flip().get(got);
+          }
+          case 4 -> {
+            int done = 0;
+            while (done < size) {
+              done += in.read(from + done, got, done, size - done);
+            }
+          }
+          default -> {
+            in.seek(0);
+            long skipped = 0;
+            while (skipped < from) {
+              skipped += in.skip(from - skipped);
+            }
+            for (int j = 0; j < Math.min(size, 50); j++) {
+              got[j] = (byte) in.read();
+            }
+            got = Arrays.copyOf(got, Math.min(size, 50));
+            expected = Arrays.copyOf(expected, got.length);
+          }
+        }
+        Check.same(expected, got);
+      }
+    }
+  }
+
+  private static void vectored(FileSystem fs, Path file, byte[] content) throws Exception {
+    try (FSDataInputStream in = fs.open(file)) {
+      List<FileRange> ranges = new ArrayList<>();
+      for (int from : new int[] {135_000, 0, 65_000, 66_000, content.length - 10}) {
+        ranges.add(FileRange.createFileRange(from, Math.min(900, content.length - from)));
+      }
+      for (java.util.function.IntFunction<ByteBuffer> allocate :
+          List.<java.util.function.IntFunction<ByteBuffer>>of(ByteBuffer::allocate, ByteBuffer::allocateDirect)) {
+        in.readVectored(ranges, allocate);
+        for (FileRange range : ranges) {
+          ByteBuffer data = range.getData().get();
+          byte[] got = new byte[data.remaining()];
+          data.get(got);
+          int from = (int) range.getOffset();
+          Check.same(Arrays.copyOfRange(content, from, from + range.getLength()), got);
+        }
+      }
+      try {
+        in.readVectored(List.of(FileRange.createFileRange(content.length - 5, 10)), ByteBuffer::allocate);
+        throw new AssertionError("beyond the end");
+      } catch (EOFException e) {
+        // as it should
+      }
+    }
+  }
+
+  private static void threads(FileSystem fs, Path file, byte[] content) throws Exception {
+    ExecutorService pool = Executors.newFixedThreadPool(4);
+    try (FSDataInputStream in = fs.open(file)) {
+      List<Future<?>> results = new ArrayList<>();
+      for (int t = 0; t < 4; t++) {
+        int seed = t;
+        results.add(pool.submit(() -> {
+          Random random = new Random(seed);
+          for (int i = 0; i < 200; i++) {
+            int from = random.nextInt(content.length - 1000);
+            byte[] got = new byte[1000];
+            in.readFully(from, got);
+            Check.same(Arrays.copyOfRange(content, from, from + 1000), got);
+          }
+          return null;
+        }));
+      }
+      for (Future<?> result : results) {
+        result.get();
+      }
+    } finally {
+      pool.shutdownNow();
+    }
+  }
+
+  private static void ends(FileSystem fs, Path file, byte[] content) throws IOException {
+    try (FSDataInputStream in = fs.open(file)) {
+      in.seek(content.length);
+      Check.same(-1, in.read());
+      Check.same(-1, in.read(content.length, new byte[1], 0, 1));
+      Check.same(-1, in.read(content.length + 100L, new byte[1], 0, 1));
+      Check.same(0, in.available());
+      for (long wrong : new long[] {-1, content.length + 1L}) {
+        try {
+          in.seek(wrong);
+          throw new AssertionError("seek to " + wrong);
+        } catch (EOFException e) {
+          // as it should
+        }
+      }
+      try {
+        in.readFully(content.length - 5L, new byte[6]);
+        throw new AssertionError("readFully beyond the end");
+      } catch (EOFException e) {
+        // as it should
+      }
+    }
+  }
+
+  static void writing(FileSystem fs, Path file, java.nio.file.Path stored, byte[] content) {
+    Check.test("an unfinished file is never whole, flushed or not, and hides nothing in its claims", () -> {
+      FSDataOutputStream out = fs.create(file);
+      Check.that(!out.hasCapability(StreamCapabilities.HSYNC) && !out.hasCapability(StreamCapabilities.HFLUSH), "claims");
+      out.write(content, 0, 135_000);
+      out.hflush();
+      out.hsync();
+      Check.that(Files.size(stored) > 65536, "complete segments are stored");
+      Check.same(135_000L, out.getPos());
+      java.nio.file.Path copy = stored.resolveSibling("copy");
+      Files.copy(stored, copy);
+      Check.refused(() -> TestFiles.read(fs.open(new Path("file://" + copy))));
+      out.write(content, 135_000, content.length - 135_000);
+      out.close();
+      out.close();
+      Check.same(content, TestFiles.read(fs.open(file)));
+    });
+    Check.test("one dataset key wraps every file key, and no two files share anything but the dataset", () -> {
+      byte[] first = Files.readAllBytes(stored);
+      try (FSDataOutputStream out = fs.create(file, true)) {
+        out.write(content);
+      }
+      byte[] second = Files.readAllBytes(stored);
+      int same = 0;
+      for (int i = Preamble.SIZE_BYTES; i < first.length; i++) {
+        same += first[i] == second[i] ? 1 : 0;
+      }
+      Check.that(same < first.length / 100, "the bodies resemble one another: " + same);
+    });
+  }
+}
