@@ -174,7 +174,8 @@ class AppraisalPolicy(Conditions):
         )
 
     def _attribute_guards(self, claims: Claims) -> Iterator[Clause]:
-        set_ones = [str(name) for name in claims.extra.get("unsafe_attributes") or ()]
+        said = claims.extra.get("unsafe_attributes") or ()
+        set_ones = [str(name) for name in (said if isinstance(said, list | tuple) else (said,))]
         for name in set_ones:
             yield clause(
                 f"allow_attributes.{name}",

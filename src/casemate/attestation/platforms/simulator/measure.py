@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import site
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ def _files(root: Path) -> Iterator[Path]:
 def _distributions() -> set[str]:
     """``name==version`` of everything installed, by the names of the metadata directories."""
     found = set()
-    for directory in {path for path in sys.path if path and Path(path).is_dir()}:
+    for directory in filter(os.path.isdir, site.getsitepackages()):  # what ``-I`` leaves on the module path
         for name in os.listdir(directory):  # noqa: PTH208  (names alone; much faster than paths)
             if name.endswith(".dist-info"):
                 found.add(name.removesuffix(".dist-info").replace("-", "==", 1))
