@@ -40,6 +40,7 @@ COMMANDS: dict[str, _Entry] = {
     "submit": _Entry("submit", "Run an unchanged program in TEEs, on encrypted data."),
     "run": _Entry("run", "Entry point inside a TEE: attest, fetch keys, start the program."),
     "explain": _Entry("explain", "Show every clause of a refusal."),
+    "attest": _Entry("attest", "Judge stored evidence, or collect evidence on this machine."),
     "audit": _Entry("audit", "Read the broker's audit log and prove it whole."),
     "bench": _Entry("bench", "Measure start-up against plain Spark."),
     "completion": _Entry("completion", "Print the completion script of a shell."),
