@@ -35,9 +35,10 @@ def test_intel_s_root_never_serves_the_simulator(vectors: Path) -> None:
 
 @pytest.mark.parametrize("der", [b"", b"\0" * 100, b"-----BEGIN CERTIFICATE-----"])
 def test_an_anchor_that_is_no_certificate_is_refused(der: bytes) -> None:
-    for arguments in ({"intel_root": der}, {"simulator_root": der}):
-        with pytest.raises(TrustAnchorError):
-            TrustStore(**arguments)
+    with pytest.raises(TrustAnchorError):
+        TrustStore(intel_root=der)
+    with pytest.raises(TrustAnchorError):
+        TrustStore(simulator_root=der)
 
 
 def test_without_anchors_nothing_is_verified(
@@ -129,11 +130,18 @@ def test_absent_collateral_is_undecided(tmp_path: Path) -> None:
         load_collateral(tmp_path / "none.json")
 
 
-def test_without_a_tee_the_message_says_what_was_looked_for() -> None:
-    with pytest.raises(NoTeeError, match="CASEMATE_TEE_SOCKET"):
-        find_attester({})
-    with pytest.raises(NoTeeError):
-        find_attester({"CASEMATE_TEE_SOCKET": ""})
+def test_without_a_tee_the_message_says_what_was_looked_for(tmp_path: Path) -> None:
+    for environment in ({}, {"CASEMATE_TEE_SOCKET": ""}, {"CASEMATE_TPM": ""}):
+        with pytest.raises(NoTeeError, match=r"CASEMATE_TEE_SOCKET.*Gramine.*SEV-SNP"):
+            find_attester(environment, root=tmp_path)
+
+
+def test_real_machines_are_found_by_their_files(tmp_path: Path) -> None:
+    (tmp_path / "sys/kernel/config/tsm/report").mkdir(parents=True)
+    assert type(find_attester({}, root=tmp_path)).__name__ == "TsmAttester"
+    (tmp_path / "dev/attestation").mkdir(parents=True)
+    (tmp_path / "dev/attestation/attestation_type").write_text("dcap")
+    assert find_attester({}, root=tmp_path).tee == "sgx"
 
 
 def test_the_simulator_is_found_by_its_socket(tmp_path: Path) -> None:
