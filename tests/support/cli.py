@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,13 @@ class Cli:
 
     home: Path
     where: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "CASEMATE_HOME": str(self.home)}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "casemate", *arguments],
             env=self.environment(),
             cwd=self.where,
@@ -58,10 +59,22 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End whatever a failed test left, and the services."""
+        for process in self.started:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate(timeout=60)
+        self.run("down")
+        assert processes_of(self.home) == []
 
     def run(self, *arguments: str) -> Done:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=240)
+        self.started.remove(process)
         return Done(process.returncode, out, err)
 
     def ok(self, *arguments: str) -> Done:

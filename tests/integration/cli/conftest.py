@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.cli import Cli, processes_of
+from tests.support.cli import Cli
 
 
 @pytest.fixture
@@ -14,8 +14,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
     """A command line without any state."""
     cli = Cli(tmp_path / "home", tmp_path)
     yield cli
-    cli.run("down")
-    assert processes_of(cli.home) == []
+    cli.close()
 
 
 @pytest.fixture(scope="module")
@@ -30,5 +29,4 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         cli.ok("encrypt", "patients.csv", "vault/patients", "--dataset", "hospital/patients")
         yield cli
     finally:
-        cli.run("down")
-    assert processes_of(cli.home) == []
+        cli.close()

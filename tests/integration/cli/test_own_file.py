@@ -89,7 +89,11 @@ def test_a_missing_key_to_write_is_made_and_told(services: Cli) -> None:
         ("decrypt nowhere out.csv", 2, ("source-missing",)),
         ("decrypt patients.csv out.csv", 1, ("file-malformed",)),
         ("decrypt vault/patients patients.csv", 2, ("destination-exists",)),
-        ("decrypt vault/patients out.csv --dataset hospital/other", 1, ("file-wrong-dataset", "manifest-missing")),
+        (
+            "decrypt vault/patients out.csv --dataset hospital/other",
+            1,
+            ("file-wrong-dataset", "manifest-missing", "dataset-unknown"),
+        ),
         ("inspect patients.csv", 1, ("file-malformed",)),
         ("key create hospital/patients", 2, ("dataset-exists",)),
         ("key create admin/things", 2, ("owner 'admin'",)),
