@@ -98,21 +98,19 @@ class TestRealEvidence:
             GpuVerifier().verify(Evidence("nvidia", body), now=NOW)
 
     def test_every_flipped_bit_of_the_report_is_refused(self, folder: Path) -> None:
-        """Each bit of the signed part and of the signature, under the device's key; what does not parse goes sooner."""
+        """Under the device's key; what does not parse goes sooner. A P-384 verification takes a millisecond or two, so
+        one bit of every byte is tried, or all eight with ``CASEMATE_EXHAUSTIVE=1``."""
         (device,) = parse_devices(hopper(folder).body)
         leaf = load_certificates(device.certificates, "chain")[0]
         verify_signature(parse_report(device.report), leaf)
         report = bytearray(device.report)
-        accepted = 0
-        for bit in range(len(report) * 8):
-            report[bit // 8] ^= 1 << bit % 8
-            try:
-                verify_signature(parse_report(bytes(report)), leaf)
-                accepted += 1
-            except RefusedError:
-                pass
-            report[bit // 8] ^= 1 << bit % 8
-        assert accepted == 0
+        exhaustive = os.environ.get("CASEMATE_EXHAUSTIVE") == "1"
+        for byte in range(len(report)):
+            for bit in range(8) if exhaustive else (byte % 8,):
+                report[byte] ^= 1 << bit
+                with pytest.raises(RefusedError):
+                    verify_signature(parse_report(bytes(report)), leaf)
+                report[byte] ^= 1 << bit
 
     def test_flipped_bits_are_refused_by_the_whole_verifier_too(self, folder: Path) -> None:
         evidence = hopper(folder)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from casemate.attestation.evidence import REPORT_DATA_SIZE, Evidence
-from casemate.attestation.platforms.tpm.errors import TpmUnavailableError
+from casemate.attestation.platforms.tpm.errors import TpmCredentialError, TpmUnavailableError
 from casemate.attestation.platforms.tpm.structures import parse_quote, parse_tpmt_public
 from casemate.attestation.platforms.tpm.workload import WORKLOAD_PCR, extend_value
-from casemate.errors import UsageError
+from casemate.errors import CasemateError, UsageError
 
 __all__ = ["DEFAULT_TCTI", "TpmAttester"]
 
@@ -41,14 +42,26 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
             self._utils: Any = importlib.import_module("tpm2_pytss.utils")
         except ImportError as exc:
             raise TpmUnavailableError("tpm2-pytss is not installed; install casemate[tpm]") from exc
+        self._name = tcti
         self._event_log = event_log
         self._workload: bytes | None = None
-        try:
+        with self._typed():
             self._esapi: Any = self._tss.ESAPI(tcti)
-            self._ek, self.ek_public = self._make_ek()
-            self._ak, self._ak_public = self._make_ak()
+        try:
+            with self._typed():
+                self._ek, self.ek_public = self._make_ek()
+                self._ak, self._ak_public = self._make_ak()
+        except TpmUnavailableError:
+            self._esapi.close()
+            raise
+
+    @contextmanager
+    def _typed(self, error: type[CasemateError] = TpmUnavailableError) -> Iterator[None]:
+        """The binding's exceptions end here."""
+        try:
+            yield
         except (self._tss.TSS2_Exception, RuntimeError) as exc:
-            raise TpmUnavailableError(f"TPM {tcti}: {exc}") from exc
+            raise error(f"TPM {self._name}: {exc}") from exc
 
     @property
     def tee(self) -> str:
@@ -72,7 +85,8 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
             for bank in ("sha256", "sha384")
             for value in (extend_value(digest, bank),)
         ]
-        self._esapi.pcr_extend(tss.ESYS_TR(WORKLOAD_PCR), tss.TPML_DIGEST_VALUES(values))
+        with self._typed():
+            self._esapi.pcr_extend(tss.ESYS_TR(WORKLOAD_PCR), tss.TPML_DIGEST_VALUES(values))
         self._workload = digest
 
     def collect(self, report_data: bytes) -> Evidence:
@@ -80,24 +94,28 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
         if len(report_data) != REPORT_DATA_SIZE:
             raise UsageError(f"report data: got {len(report_data)} bytes, need {REPORT_DATA_SIZE}")
         for _ in range(_MAX_TRIES):
-            pcrs = self._read_pcrs()
             selection = "sha256:" + ",".join(map(str, range(PCR_COUNT)))
-            attest, signature = self._esapi.quote(self._ak, selection, self._tss.TPM2B_DATA(report_data))
+            with self._typed():
+                pcrs = self._read_pcrs()
+                attest, signature = self._esapi.quote(self._ak, selection, self._tss.TPM2B_DATA(report_data))
             message = bytes(attest.attestationData)
             if parse_quote(message).pcr_digest == hashlib.sha256(b"".join(pcrs)).digest():
                 return Evidence("tpm", self._body(message, bytes(signature.marshal()), pcrs))
         raise TpmUnavailableError(f"TPM: PCRs changed during each of {_MAX_TRIES} quotes")
 
     def activate_credential(self, credential: bytes, secret: bytes) -> bytes:
-        """Open what ``credential.make_credential`` sealed: proof that this attestation key lives beside this EK."""
+        """Open what ``credential.make_credential`` sealed: proof that this attestation key lives beside this EK.
+
+        Raises ``TpmCredentialError``."""
         tss = self._tss
-        blob, _ = tss.TPM2B_ID_OBJECT.unmarshal(credential)
-        seed, _ = tss.TPM2B_ENCRYPTED_SECRET.unmarshal(secret)
-        with_policy = self._ek_session()
-        try:
-            return bytes(self._esapi.activate_credential(self._ak, self._ek, blob, seed, session2=with_policy))
-        finally:
-            self._esapi.flush_context(with_policy)
+        with self._typed(TpmCredentialError):
+            blob, _ = tss.TPM2B_ID_OBJECT.unmarshal(credential)
+            seed, _ = tss.TPM2B_ENCRYPTED_SECRET.unmarshal(secret)
+            session = self._ek_session()
+            try:
+                return bytes(self._esapi.activate_credential(self._ak, self._ek, blob, seed, session2=session))
+            finally:
+                self._esapi.flush_context(session)
 
     def close(self) -> None:
         for handle in (self._ak, self._ek):

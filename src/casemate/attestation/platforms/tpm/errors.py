@@ -18,6 +18,7 @@ __all__ = [
     "TpmAkCertificateUntrustedError",
     "TpmAkUntrustedError",
     "TpmAttestTypeError",
+    "TpmCredentialError",
     "TpmCrlExpiredError",
     "TpmEvidenceMalformedError",
     "TpmHashUnsupportedError",
@@ -280,6 +281,13 @@ class TpmHclUserDataError(ReportDataMismatchError):
 
     code = "tpm-hcl-user-data"
     fix = "Write the challenge to the vTPM's user-data index before reading the HCL report."
+
+
+class TpmCredentialError(RefusedError):
+    """A credential does not open: it was made for another endorsement key, another attestation key, or was changed."""
+
+    code = "tpm-credential"
+    fix = "Make the credential for this TPM's endorsement key and for the attestation key that is loaded in it."
 
 
 class TpmUnavailableError(UndecidedError):
