@@ -100,7 +100,7 @@ class _Story:
         shared = [_SHARED_MEMORY, Path(tempfile.gettempdir())]
         with self._searching("protected", [self._directory / "home", self._vault], shared) as search:
             job = sandbox.start([sys.executable, "-m", "casemate", *command])
-            rogue = self._rogue(job)
+            rogue = self._rogue(sandbox, job)
             finished = sandbox.finish(job, "casemate submit")
         report.canary_places = search.places()
         report.canary_hits = len(report.canary_places)
@@ -114,11 +114,11 @@ class _Story:
             raise FailedError(f"the job did not succeed: {outcome.get('code')}: {outcome.get('message')}")
         self._note(rogue)
 
-    def _rogue(self, job: subprocess.Popen[str]) -> Attack:
+    def _rogue(self, sandbox: Sandbox, job: subprocess.Popen[str]) -> Attack:
         """While the job runs: an executor that nobody attested asks its driver for work."""
         name = "an executor started outside `casemate run`"
         deadline = time.monotonic() + _TARGET_SECONDS
-        while (target := find_target()) is None:
+        while (target := find_target(sandbox.pid)) is None:
             if job.poll() is not None or time.monotonic() > deadline:
                 return Attack(name, False, None, "the job ended before its driver's address was found")
             time.sleep(0.2)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -47,15 +48,14 @@ class RogueOutcome:
     line: str
 
 
-def find_target(mention: str = "") -> Target | None:
-    """The driver of some running executor whose arguments contain ``mention``."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with suppress(OSError, ValueError):
-            argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if _BACKEND in argv and any(mention in word for word in argv):
-                return Target(argv[argv.index("--driver-url") + 1], argv[argv.index("--app-id") + 1])
+def find_target(ancestor: int) -> Target | None:
+    """The driver of some running executor among the descendants of a process: one cluster of possibly many."""
+    with suppress(psutil.Error):
+        for process in psutil.Process(ancestor).children(recursive=True):
+            with suppress(psutil.Error, ValueError, IndexError):
+                argv = process.cmdline()
+                if _BACKEND in argv:
+                    return Target(argv[argv.index("--driver-url") + 1], argv[argv.index("--app-id") + 1])
     return None
 
 
@@ -94,7 +94,7 @@ def _tls_options(directory: Path) -> list[str]:
     return [f"-Dspark.ssl.rpc.{name}={value}" for name, value in settings.items()]
 
 
-def run_rogue_executor(target: Target, directory: Path, *, tls: bool = True, seconds: float = 40) -> RogueOutcome:
+def run_rogue_executor(target: Target, directory: Path, *, tls: bool = True, seconds: float = 120) -> RogueOutcome:
     """Start the rogue, wait until it is taken in or turned away, and end it. Its log stays in ``directory``."""
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:

@@ -91,6 +91,13 @@ class Sandbox:
         self._running: list[subprocess.Popen[str]] = []
 
     @property
+    def pid(self) -> int:
+        """The process that all services, and every program they launch, descend from."""
+        if self._services is None:
+            raise FailedError("the sandbox's services do not run")
+        return self._services.pid
+
+    @property
     def environment(self) -> dict[str, str]:
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("CASEMATE_", "SPARK_"))}
         keep["PATH"] = f"{Path(sys.executable).parent}:{keep.get('PATH', os.defpath)}"
