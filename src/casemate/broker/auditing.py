@@ -53,7 +53,8 @@ class AuditLog:
     repository: Repository
     key: KeyPair
     clock: Callable[[], datetime]
-    _seen: CheckpointRow | None = None
+    _seen: CheckpointRow | None = None  # committed
+    _written: CheckpointRow | None = None  # committed, unless its transaction failed
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -68,6 +69,7 @@ class AuditLog:
             for start in range(0, size, PAGE_SIZE):
                 for row in reader.entries(start, start + PAGE_SIZE):
                     audit.open_entry(row.body, row.leaf, row.index)
+        self._seen = latest
         if size == 0 and latest is None:
             return
         audit.verify(leaves, [] if latest is None else [latest.jws], self.public_key)
@@ -76,27 +78,24 @@ class AuditLog:
         """Add an entry and the checkpoint over it to the open transaction; the entry's index."""
         last = writer.checkpoint()
         frontier = merkle.Frontier() if last is None else merkle.Frontier(last.size, last.frontier)
-        if (
-            frontier.root() != (merkle.EMPTY_ROOT if last is None else last.root)
-            or writer.audit_size() != frontier.size
-        ):
+        if frontier.root() != (merkle.EMPTY_ROOT if last is None else last.root):
             raise AuditInconsistentError("the audit log's entries and its latest checkpoint do not fit together")
         self._require_continuity(writer, last)
         body = entry.body(frontier.size, now)
         leaf = merkle.leaf_hash(body)
         after = frontier.append(leaf)
-        checkpoint = audit.sign_checkpoint(self.key, size=after.size, root=after.root(), now=now)
-        writer.append_entry(
-            EntryRow(frontier.size, body, leaf, entry.refusal_id),
-            CheckpointRow(after.size, after.root(), after.roots, checkpoint.jws),
-        )
+        signed = audit.sign_checkpoint(self.key, size=after.size, root=after.root(), now=now)
+        checkpoint = CheckpointRow(after.size, after.root(), after.roots, signed.jws)
+        writer.append_entry(EntryRow(frontier.size, body, leaf, entry.refusal_id), checkpoint)
+        self._written = checkpoint
         return frontier.size
 
     def _require_continuity(self, reader: Reader, last: CheckpointRow | None) -> None:
         """The committed log still has the checkpoint this process saw last: a database swapped underneath shows."""
         with self._lock:
-            seen = self._seen
-            if seen is not None:
+            seen, written = self._seen, self._written
+            nobody_else_wrote = last is not None and written is not None and last.root == written.root
+            if seen is not None and not nobody_else_wrote:
                 still = reader.checkpoint(seen.size)
                 if still is None or still.root != seen.root:
                     raise AuditInconsistentError(f"the audit log no longer has its first {seen.size} entries")

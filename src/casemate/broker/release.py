@@ -131,11 +131,14 @@ def decide(
     for index, candidate in enumerate(judged):
         if candidate.failed and index:  # past the nearest, only grants that hold so far are worth appraising for
             continue
-        judged[index] = _Judged(
-            candidate.record,
-            (*candidate.clauses, *_appraise(candidate.record.grant, attested, policies, now)),  # (4)
-        )
-    best = min(judged, key=_preference)
+        appraised = _appraise(candidate.record.grant, attested, policies, now)  # (4)
+        judged[index] = _Judged(candidate.record, (*candidate.clauses, *appraised))
+        if not judged[index].failed:
+            break  # the most preferred of those that hold
+    else:
+        judged.sort(key=_preference)
+        index = 0
+    best = judged[index]
     others = tuple(
         (other.record.grant.id, tuple(clause.code for clause in other.failed)) for other in judged if other is not best
     )

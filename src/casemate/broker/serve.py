@@ -47,7 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; raises ``ListenFailedError`` when the address is taken or not ours."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol is named because asyncio sets TCP_NODELAY only then; answers wait 40 ms without.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as exc:
         raise ListenFailedError(f"cannot listen on {host}: {exc.strerror}") from exc
     try:

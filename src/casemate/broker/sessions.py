@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import secrets
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from casemate.attestation import token as tokens
@@ -47,6 +48,7 @@ PROTOCOL_VERSION = "0.4.0"
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEPT = timedelta(hours=1)  # after its end a session is still known, so that it can be called expired
 _PURGE_EVERY = timedelta(minutes=1)
+_REMEMBERED = 1024  # verified tokens
 
 _parse = lru_cache(maxsize=256)(parse_init_data)
 
@@ -95,7 +97,10 @@ class Member:
 @dataclass
 class Sessions:
     context: BrokerContext
-    _purged: datetime | None = field(default=None)
+    _purged: datetime | None = None
+    _owners: set[str] = field(default_factory=set)  # seen in storage; owners are never removed
+    _verified: OrderedDict[str, tokens.AttestationResult] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def challenge(self, version: str, tee: str, extra: object) -> Challenge:
         """Begin a session. ``extra`` may carry ``{"casemate": {"job", "role"}}``; without it the guest is a job."""
@@ -181,8 +186,11 @@ class Sessions:
 
     def _known_owners(self, workload: Workload) -> tuple[str, ...]:
         names = dict.fromkeys(zone.dataset.owner for zone in workload.zones)
-        with self.context.repository.reading() as reader:
-            return tuple(name for name in names if reader.owner(name) is not None)
+        unknown = [name for name in names if name not in self._owners]
+        if unknown:
+            with self.context.repository.reading() as reader:
+                self._owners |= {name for name in unknown if reader.owner(name) is not None}
+        return tuple(name for name in names if name in self._owners)
 
     def _accept(
         self,
@@ -217,10 +225,9 @@ class Sessions:
         if workload is not None:
             attested = AttestedRow(token_id, token, workload.bound, request.init_format, request.init_body)
         with context.repository.writing() as writer:
-            if not writer.spend_challenge(id_hash):
+            if not writer.attest_session(id_hash, attested, now + context.config.token_lifetime):
                 raise ChallengeUnknownError("the session's challenge was used already")
             _bind_job(writer, row.job, workload, now)
-            writer.attest_session(id_hash, attested, now + context.config.token_lifetime)
             record.subject["token"] = token_id
             context.audit.append(writer, record.entry("accepted"), now)
         return token
@@ -244,15 +251,29 @@ class Sessions:
             raise NotAttestedError("the token's session is not known here any more")
         return self._member(row.attested, result)
 
+    @cached_property
+    def _keys(self) -> dict[str, Any]:
+        return tokens.jwks(self.context.token_key.public)
+
     def _verify(self, token: str) -> tokens.AttestationResult:
-        context = self.context
-        return tokens.verify(
+        """What a token says; its signature is verified once, its expiry every time."""
+        context, now = self.context, self.context.clock()
+        with self._lock:
+            known = self._verified.get(token)
+        if known is not None and known.issued <= now < known.expires:
+            return known
+        result = tokens.verify(
             token,
-            keys=tokens.jwks(context.token_key.public),
+            keys=self._keys,
             issuer=context.config.issuer,
             audience=context.config.issuer,
-            now=context.clock(),
+            now=now,
         )
+        with self._lock:
+            self._verified[token] = result
+            if len(self._verified) > _REMEMBERED:
+                self._verified.popitem(last=False)
+        return result
 
     def _member(self, row: AttestedRow, result: tokens.AttestationResult | None = None) -> Member:
         result = result or self._verify(row.token)
@@ -299,6 +320,13 @@ def _bind_job(writer: Writer, job: str, workload: Workload | None, now: datetime
 
 def _summary(claims: Claims) -> dict[str, Any]:
     """What the log keeps of the claims."""
-    value = json.loads(json.dumps(claims.to_json(), default=str))
-    names = ("platform", "simulated", "debug", "measurement", "workload", "workload_binding", "platform_id")
-    return {name: value.get(name) for name in names} | {"tcb_status": claims.tcb.status}
+    return {
+        "platform": claims.platform,
+        "simulated": claims.simulated,
+        "debug": claims.debug,
+        "measurement": claims.measurement,
+        "workload": claims.workload,
+        "workload_binding": None if claims.workload_binding is None else claims.workload_binding.value,
+        "platform_id": claims.platform_id,
+        "tcb_status": claims.tcb.status,
+    }

@@ -7,12 +7,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.broker.support import START
 
 from casemate.broker import audit, merkle
 from casemate.broker.errors import AuditInconsistentError
 from casemate.crypto.canonical import canonical_json
 from casemate.crypto.jose import KeyPair
-from tests.unit.broker.support import START
 
 KEY = KeyPair.generate()
 BODIES = [audit.Entry("release", "accepted", ("hospital",)).body(i, START) for i in range(9)]

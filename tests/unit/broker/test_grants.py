@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.unit.broker.support import PATIENTS, START, digest, grant, manifest
 
 from casemate.attestation.claims import WorkloadBinding
 from casemate.broker.errors import GrantMalformedError
@@ -14,7 +15,6 @@ from casemate.broker.grants import GRANT_TYPE, GrantUse, Request, match, parse_g
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.jose import KeyPair, peek_jws_header
 from casemate.model import Access
-from tests.unit.broker.support import PATIENTS, START, digest, grant, manifest
 
 KEY = KeyPair.generate()
 

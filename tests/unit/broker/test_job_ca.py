@@ -9,12 +9,12 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from jwcrypto import jwk
+from tests.unit.broker.support import START
 
 from casemate.broker.job_ca import create_authority, ec_public_key, issue
 from casemate.crypto.errors import InvalidKeyError
 from casemate.crypto.jose import KeyPair
 from casemate.errors import UsageError
-from tests.unit.broker.support import START
 
 CA, OTHER = create_authority("job", "job-1", now=START), create_authority("job", "job-1", now=START)
 KEY = KeyPair.generate()

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.unit.broker.support import PATIENTS, POLICY, PRODUCTION, REPORT, START, digest, grant, manifest, text, zone
 
 from casemate.attestation.claims import Claims, TcbClaims, WorkloadBinding
 from casemate.attestation.policy import AppraisalPolicy, Outcome
@@ -15,7 +16,6 @@ from casemate.broker.grants import Grant, GrantUse
 from casemate.broker.release import Attested, Decision, GrantRecord, decide
 from casemate.broker.workloads import parse_init_data
 from casemate.model import Access, DatasetName, Role
-from tests.unit.broker.support import PATIENTS, POLICY, PRODUCTION, REPORT, START, digest, grant, manifest, text, zone
 
 TRIAL, STRICT = AppraisalPolicy.from_yaml(POLICY), AppraisalPolicy.from_yaml(PRODUCTION)
 POLICIES = {policy.digest: policy for policy in (TRIAL, STRICT)}
@@ -90,7 +90,7 @@ def test_each_refusal_is_reached_for_its_own_reason(
     decision = ask(grant(**given), session=attested(manifest(**workload)))
     assert code(decision) == reason
     assert decision.outcome is Outcome.REFUSED
-    assert [c.code for c in decision.clauses if not c.holds][0] in (reason, "simulated-evidence")
+    assert next(c.code for c in decision.clauses if not c.holds) in (reason, "simulated-evidence")
 
 
 def test_without_any_grant_it_says_so() -> None:

@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text as sql
+from tests.unit.broker.support import PATIENTS, PRODUCTION, REPORT, START, World, grant, manifest, zone
 
 from casemate.attestation.policy import AppraisalPolicy
 from casemate.broker.errors import (
@@ -20,12 +22,12 @@ from casemate.broker.errors import (
     RequestMalformedError,
 )
 from casemate.broker.grants import sign_grant
+from casemate.broker.identity import Principal
 from casemate.broker.sessions import Member
 from casemate.crypto.errors import UnsealError, UnwrapError
 from casemate.crypto.jose import KeyPair
 from casemate.errors import CasemateError, RefusedError
 from casemate.model import Access, DatasetName
-from tests.unit.broker.support import PATIENTS, PRODUCTION, REPORT, START, World, grant, manifest, zone
 
 KEY = KeyPair.generate()
 
@@ -159,8 +161,6 @@ def test_old_versions_stay_readable_after_rotation(world: World) -> None:
 
 
 def test_two_owners_decide_each_alone(world: World) -> None:
-    from casemate.broker.identity import Principal
-
     clinic_key = KeyPair.generate()
     clinic, scans = Principal(clinic_key.thumbprint, "clinic"), DatasetName("clinic", "scans")
     world.broker.registry.add_owner(world.admin, "clinic", clinic_key.public)
@@ -185,8 +185,6 @@ def test_two_owners_decide_each_alone(world: World) -> None:
 
 def test_an_owners_key_swapped_in_the_database_opens_nothing(world: World) -> None:
     """Whoever writes to the database can replace an owner's key and sign a grant; the dataset key stays shut."""
-    from sqlalchemy import text as sql
-
     thief = KeyPair.generate()
     engine = world.broker.context.repository.engine  # type: ignore[attr-defined]
     with engine.begin() as connection:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.unit.broker.support import START, Machine, World, digest, grant, manifest, text
 
 from casemate.attestation.token_errors import TokenExpiredError, TokenInvalidError
 from casemate.broker.errors import (
@@ -23,7 +24,6 @@ from casemate.broker.workloads import sign_workload
 from casemate.crypto.jose import KeyPair
 from casemate.errors import CasemateError, RefusedError
 from casemate.model import Role
-from tests.unit.broker.support import START, Machine, World, digest, grant, manifest, text
 
 KEY = KeyPair.generate()
 

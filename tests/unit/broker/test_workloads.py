@@ -7,13 +7,13 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.broker.support import PATIENTS, REPORT, digest, manifest, text, zone
 
 from casemate.broker.errors import WorkloadDigestError
 from casemate.broker.workloads import WORKLOAD_TYPE, parse_init_data, sign_workload, verify_signers
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.jose import KeyPair
 from casemate.model import Access
-from tests.unit.broker.support import PATIENTS, REPORT, digest, manifest, text, zone
 
 
 def test_a_manifest_gives_its_digest_zones_and_outputs() -> None:

@@ -24,6 +24,10 @@ __all__ = [
 COOKIE = "kbs-session-id"
 
 
+async def _current(request: Request) -> Broker:  # no thread of its own for this
+    return broker_of(request)
+
+
 def broker_of(request: Request) -> Broker:
     broker: Broker = request.app.state.broker
     return broker
@@ -81,7 +85,7 @@ def _resource_member(request: Request) -> Member:
         return broker.sessions.by_cookie(cookie)
 
 
-CurrentBroker = Annotated[Broker, Depends(broker_of)]
+CurrentBroker = Annotated[Broker, Depends(_current)]
 CurrentPrincipal = Annotated[Principal, Depends(_principal)]
 CurrentMember = Annotated[Member, Depends(_member)]
 CurrentAsker = Annotated[Member | Principal, Depends(_asker)]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Table, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, Row, Table, bindparam, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError
 
@@ -35,6 +35,40 @@ from casemate.crypto.jose import Jwk
 __all__ = ["SqlRepository", "SqlTransaction", "open_engine"]
 
 _HASH_SIZE = 32  # bytes
+
+# Statements of the release path, built once.
+_OWNER = select(t.owners).where(t.owners.c.name == bindparam("name"))
+_DATASET = (
+    select(t.datasets, func.max(t.dataset_keys.c.version).label("version"))
+    .join(t.dataset_keys, t.dataset_keys.c.dataset == t.datasets.c.name)
+    .group_by(t.datasets.c.name)
+    .order_by(t.datasets.c.name)
+)
+_DATASET_BY_NAME = _DATASET.where(t.datasets.c.name == bindparam("name"))
+_WRAPPED_KEY = select(t.dataset_keys.c.wrapped).where(
+    t.dataset_keys.c.dataset == bindparam("dataset"), t.dataset_keys.c.version == bindparam("version")
+)
+_POLICY = select(t.policies).where(t.policies.c.digest == bindparam("digest"))
+_GRANTS_FOR = (
+    select(t.grants)
+    .join(t.grant_datasets, t.grant_datasets.c.grant_id == t.grants.c.id)
+    .where(t.grant_datasets.c.dataset == bindparam("dataset"))
+)
+_USES = select(t.grant_uses).where(t.grant_uses.c.grant_id.in_(bindparam("grants", expanding=True)))
+_JOB = select(t.jobs).where(t.jobs.c.id == bindparam("id"))
+_WORKLOAD = select(t.workloads.c.bound).where(
+    t.workloads.c.bound == bindparam("bound"), t.workloads.c.format == bindparam("format")
+)
+_SESSION = select(t.sessions, t.workloads.c.body).outerjoin(
+    t.workloads,
+    (t.workloads.c.bound == t.sessions.c.workload_bound) & (t.workloads.c.format == t.sessions.c.workload_format),
+)
+_SESSION_BY_ID = _SESSION.where(t.sessions.c.id_hash == bindparam("id_hash"))
+_SESSION_BY_TOKEN = _SESSION.where(t.sessions.c.token_id == bindparam("token_id"))
+_ATTEST_SESSION = t.sessions.update().where(
+    t.sessions.c.id_hash == bindparam("session"), t.sessions.c.state == "pending"
+)
+_LATEST_CHECKPOINT = select(t.audit_checkpoints).order_by(t.audit_checkpoints.c.size.desc()).limit(1)
 
 
 def open_engine(url: str | URL) -> Engine:
@@ -87,6 +121,11 @@ class SqlRepository:
         self.engine.dispose()
 
 
+def _raw(value: bytes | str) -> bytes:
+    """A binary column; a database that was edited by hand may hold text there, which then fails its own check."""
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
 def _owner(row: Row[Any] | None) -> OwnerRow | None:
     return None if row is None else OwnerRow(row.name, row.thumbprint, json.loads(row.jwk), row.created)
 
@@ -97,8 +136,8 @@ class SqlTransaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def _one(self, statement: Any) -> Row[Any] | None:
-        return self._connection.execute(statement).one_or_none()
+    def _one(self, statement: Any, **parameters: Any) -> Row[Any] | None:
+        return self._connection.execute(statement, parameters).one_or_none()
 
     def _insert(self, table: Table, **values: Any) -> bool:
         try:
@@ -117,7 +156,7 @@ class SqlTransaction:
         return self._insert(t.admins, thumbprint=thumbprint, jwk=json.dumps(jwk), created=now)
 
     def owner(self, name: str) -> OwnerRow | None:
-        return _owner(self._one(select(t.owners).where(t.owners.c.name == name)))
+        return _owner(self._one(_OWNER, name=name))
 
     def owner_by_thumbprint(self, thumbprint: str) -> OwnerRow | None:
         return _owner(self._one(select(t.owners).where(t.owners.c.thumbprint == thumbprint)))
@@ -133,31 +172,23 @@ class SqlTransaction:
 
     # --- datasets and their keys ---
 
-    def _datasets(self, *conditions: Any) -> list[DatasetRow]:
-        latest = func.max(t.dataset_keys.c.version).label("version")
-        statement = (
-            select(t.datasets, latest)
-            .join(t.dataset_keys, t.dataset_keys.c.dataset == t.datasets.c.name)
-            .where(*conditions)
-            .group_by(t.datasets.c.name)
-            .order_by(t.datasets.c.name)
-        )
-        return [DatasetRow(r.name, r.owner, r.version, r.created) for r in self._connection.execute(statement)]
+    def _datasets(self, statement: Any, **parameters: Any) -> list[DatasetRow]:
+        rows = self._connection.execute(statement, parameters)
+        return [DatasetRow(row.name, row.owner, row.version, row.created) for row in rows]
 
     def dataset(self, name: str) -> DatasetRow | None:
-        found = self._datasets(t.datasets.c.name == name)
+        found = self._datasets(_DATASET_BY_NAME, name=name)
         return found[0] if found else None
 
     def datasets(self, owner: str | None = None) -> list[DatasetRow]:
-        return self._datasets(*([] if owner is None else [t.datasets.c.owner == owner]))
+        return self._datasets(_DATASET if owner is None else _DATASET.where(t.datasets.c.owner == owner))
 
     def add_dataset(self, name: str, owner: str, now: datetime) -> bool:
         return self._insert(t.datasets, name=name, owner=owner, created=now)
 
     def wrapped_key(self, dataset: str, version: int) -> bytes | None:
-        keys = t.dataset_keys.c
-        row = self._one(select(keys.wrapped).where(keys.dataset == dataset, keys.version == version))
-        return None if row is None else bytes(row.wrapped)
+        row = self._one(_WRAPPED_KEY, dataset=dataset, version=version)
+        return None if row is None else _raw(row.wrapped)
 
     def add_key(self, dataset: str, version: int, wrapped: bytes, now: datetime) -> bool:
         return self._insert(t.dataset_keys, dataset=dataset, version=version, wrapped=wrapped, created=now)
@@ -165,7 +196,7 @@ class SqlTransaction:
     # --- policies and grants ---
 
     def policy(self, digest: str) -> PolicyRow | None:
-        row = self._one(select(t.policies).where(t.policies.c.digest == digest))
+        row = self._one(_POLICY, digest=digest)
         return None if row is None else PolicyRow(row.digest, row.name, row.yaml, row.created)
 
     def policies(self) -> list[PolicyRow]:
@@ -177,13 +208,12 @@ class SqlTransaction:
             t.policies, digest=policy.digest, name=policy.name, yaml=policy.yaml, created=policy.created
         )
 
-    def _grants(self, statement: Any) -> list[GrantRow]:
-        rows = self._connection.execute(statement).all()
+    def _grants(self, statement: Any, **parameters: Any) -> list[GrantRow]:
+        rows = self._connection.execute(statement, parameters).all()
         openers: dict[str, set[tuple[str, str]]] = {}
-        uses = t.grant_uses.c
         for start in range(0, len(rows), 500):
             ids = [row.id for row in rows[start : start + 500]]
-            for use in self._connection.execute(select(t.grant_uses).where(uses.grant_id.in_(ids))):
+            for use in self._connection.execute(_USES, {"grants": ids}):
                 openers.setdefault(use.grant_id, set()).add((use.job, use.opener))
         return [GrantRow(r.id, r.owner, r.jws, r.created, r.revoked, frozenset(openers.get(r.id, ()))) for r in rows]
 
@@ -196,10 +226,7 @@ class SqlTransaction:
         return self._grants(statement if owner is None else statement.where(t.grants.c.owner == owner))
 
     def grants_for(self, dataset: str) -> list[GrantRow]:
-        named = t.grant_datasets.c
-        return self._grants(
-            select(t.grants).join(t.grant_datasets, named.grant_id == t.grants.c.id).where(named.dataset == dataset)
-        )
+        return self._grants(_GRANTS_FOR, dataset=dataset)
 
     def add_grant(self, grant: GrantRow, datasets: Sequence[str]) -> bool:
         added = self._insert(t.grants, id=grant.id, owner=grant.owner, jws=grant.jws, created=grant.created)
@@ -218,7 +245,7 @@ class SqlTransaction:
     # --- jobs ---
 
     def job(self, job_id: str) -> JobRow | None:
-        row = self._one(select(t.jobs).where(t.jobs.c.id == job_id))
+        row = self._one(_JOB, id=job_id)
         return None if row is None else JobRow(**row._mapping)
 
     def add_job(self, job: JobRow) -> bool:
@@ -233,11 +260,8 @@ class SqlTransaction:
 
     # --- sessions ---
 
-    def _session(self, condition: Any) -> SessionRow | None:
-        matching = (t.workloads.c.bound == t.sessions.c.workload_bound) & (
-            t.workloads.c.format == t.sessions.c.workload_format
-        )
-        row = self._one(select(t.sessions, t.workloads.c.body).outerjoin(t.workloads, matching).where(condition))
+    def _session(self, statement: Any, **parameters: Any) -> SessionRow | None:
+        row = self._one(statement, **parameters)
         if row is None:
             return None
         attested = None
@@ -254,10 +278,10 @@ class SqlTransaction:
         )
 
     def session(self, id_hash: str) -> SessionRow | None:
-        return self._session(t.sessions.c.id_hash == id_hash)
+        return self._session(_SESSION_BY_ID, id_hash=id_hash)
 
     def session_by_token(self, token_id: str) -> SessionRow | None:
-        return self._session(t.sessions.c.token_id == token_id)
+        return self._session(_SESSION_BY_TOKEN, token_id=token_id)
 
     def add_session(self, session: SessionRow) -> None:
         self._connection.execute(
@@ -279,22 +303,11 @@ class SqlTransaction:
         statement = t.sessions.update().where(c.id_hash == id_hash, c.state == "pending").values(state="spent")
         return self._connection.execute(statement).rowcount == 1
 
-    def attest_session(self, id_hash: str, attested: AttestedRow, expires: datetime) -> None:
-        if attested.workload_body is not None:
-            known = t.workloads.c
-            where = (known.bound == attested.workload_bound) & (known.format == attested.workload_format)
-            if self._one(select(known.bound).where(where)) is None:
-                self._connection.execute(
-                    t.workloads.insert(),
-                    {
-                        "bound": attested.workload_bound,
-                        "format": attested.workload_format,
-                        "body": attested.workload_body,
-                    },
-                )
-        self._connection.execute(
-            t.sessions.update().where(t.sessions.c.id_hash == id_hash),
+    def attest_session(self, id_hash: str, attested: AttestedRow, expires: datetime) -> bool:
+        changed = self._connection.execute(
+            _ATTEST_SESSION,
             {
+                "session": id_hash,
                 "state": "attested",
                 "expires": expires,
                 "token_id": attested.token_id,
@@ -303,6 +316,13 @@ class SqlTransaction:
                 "workload_format": attested.workload_format,
             },
         )
+        if changed.rowcount != 1:
+            return False
+        if attested.workload_body is not None:
+            key = {"bound": attested.workload_bound, "format": attested.workload_format}
+            if self._one(_WORKLOAD, **key) is None:
+                self._connection.execute(t.workloads.insert(), {**key, "body": attested.workload_body})
+        return True
 
     def add_proof(self, thumbprint: str, jti: str, expires: datetime) -> bool:
         return self._insert(t.proofs, thumbprint=thumbprint, jti=jti, expires=expires)
@@ -332,29 +352,25 @@ class SqlTransaction:
         rows = self._connection.execute(
             select(t.audit_entries).where(c.index >= start, c.index < end).order_by(c.index)
         )
-        return [EntryRow(row._mapping["index"], bytes(row.body), bytes(row.leaf), row.refusal_id) for row in rows]
+        return [EntryRow(row._mapping["index"], _raw(row.body), _raw(row.leaf), row.refusal_id) for row in rows]
 
     def entry_of_refusal(self, refusal_id: str) -> EntryRow | None:
         row = self._one(select(t.audit_entries).where(t.audit_entries.c.refusal_id == refusal_id))
-        return (
-            None if row is None else EntryRow(row._mapping["index"], bytes(row.body), bytes(row.leaf), row.refusal_id)
-        )
+        return None if row is None else EntryRow(row._mapping["index"], _raw(row.body), _raw(row.leaf), row.refusal_id)
 
     def leaves(self, size: int) -> list[bytes]:
         c = t.audit_entries.c
         rows = self._connection.execute(select(c.leaf).where(c.index < size).order_by(c.index))
-        return [bytes(row.leaf) for row in rows]
+        return [_raw(row.leaf) for row in rows]
 
     def checkpoint(self, size: int | None = None) -> CheckpointRow | None:
-        c = t.audit_checkpoints.c
-        statement = select(t.audit_checkpoints)
-        statement = statement.order_by(c.size.desc()).limit(1) if size is None else statement.where(c.size == size)
-        row = self._one(statement)
+        exact = select(t.audit_checkpoints).where(t.audit_checkpoints.c.size == size)
+        row = self._one(_LATEST_CHECKPOINT if size is None else exact)
         if row is None:
             return None
-        packed = bytes(row.frontier)
+        packed = _raw(row.frontier)
         frontier = tuple(packed[at : at + _HASH_SIZE] for at in range(0, len(packed), _HASH_SIZE))
-        return CheckpointRow(row.size, bytes(row.root), frontier, row.jws)
+        return CheckpointRow(row.size, _raw(row.root), frontier, row.jws)
 
     def audit_size(self) -> int:
         highest = self._connection.execute(select(func.max(t.audit_entries.c.index))).scalar()
