@@ -128,17 +128,25 @@ def _from_binary(raw: bytes) -> Stored:
 
 def _snp_binary(raw: bytes) -> Stored:
     """A report alone, after the response header of /dev/sev-guest, or followed by the host's certificate table."""
-    if raw[:4] == b"\0\0\0\0" and int.from_bytes(raw[4:8], "little") == REPORT_SIZE and not any(raw[8:_SNP_HEADER]):
-        raw = raw[_SNP_HEADER : _SNP_HEADER + REPORT_SIZE]
+    raw = _without_header(raw)
     if len(raw) == REPORT_SIZE and raw[1:4] == b"\0\0\0":
         return _as(Kind.SNP, raw)
     if len(raw) > REPORT_SIZE and raw[0] in range(1, 16) and raw[1:4] == b"\0\0\0":
         report, rest = raw[:REPORT_SIZE], raw[REPORT_SIZE:]
         if not any(rest):
             return _as(Kind.SNP, report)
-        found = endorsement_key(parse_certificate_table(rest))
+        try:
+            found = endorsement_key(parse_certificate_table(rest))
+        except MalformedEvidenceError:  # something else follows; the report's own parser refuses it
+            return _as(Kind.SNP, raw)
         return Stored(Kind.SNP, report, Evidence("snp", build_body(report, *_named(found))))
     return Stored(Kind.UNKNOWN, raw)
+
+
+def _without_header(raw: bytes) -> bytes:
+    """The report out of a MSG_REPORT_RSP: status 0, the report's size, reserved bytes, the report, padding."""
+    header = bytes(4) + REPORT_SIZE.to_bytes(4, "little") + bytes(_SNP_HEADER - 8)
+    return raw[_SNP_HEADER : _SNP_HEADER + REPORT_SIZE] if raw.startswith(header) else raw
 
 
 def _named(found: tuple[str, bytes] | None) -> tuple[bytes] | tuple[()]:
@@ -224,9 +232,7 @@ def _snp_json(value: Mapping[str, Any]) -> Stored:
     if isinstance(report, Mapping):
         body["attestation_report"] = report
     else:
-        raw = _bytes(report, "report")
-        found = _snp_binary(raw)
-        body["report"] = base64.b64encode(found.raw).decode()
+        body["report"] = base64.b64encode(_without_header(_bytes(report, "report"))).decode()
     chain = value.get("cert_chain", value.get("certificates"))
     if isinstance(chain, list) and all(isinstance(item, Mapping) for item in chain):
         body["cert_chain"] = chain

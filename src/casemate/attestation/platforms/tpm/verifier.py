@@ -81,7 +81,8 @@ class TpmVerifier:
             raise UsageError("TPM trust: simulated anchors go into simulator_trust, and only they")
         if simulator_trust is not None and trust.anchors & simulator_trust.anchors:
             raise UsageError("TPM trust: an anchor is both a real and a simulated one")
-        self._trusts = (trust,) if simulator_trust is None else (trust, simulator_trust)
+        given = (trust,) if simulator_trust is None else (trust, simulator_trust)
+        self._trusts = tuple(one for one in given if one.anchors) or (trust,)  # an empty set has no reason to tell
         self._required = frozenset(required_pcrs)
         self._allow_unknown = insecure_allow_unknown_ak
 
