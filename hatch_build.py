@@ -24,8 +24,13 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = "java/src"
 JAR = "src/casemate/jars/casemate-spark.jar"
 RELEASE = 17  # of Java, as Spark 4 needs at least
-# What the sources are compiled against: Hadoop's client and the JSON parser that Spark brings along.
-CLASS_PATH = ("hadoop-client-api-*.jar", "jackson-core-*.jar")
+# What the sources are compiled against: Hadoop's client and the JSON parser that Spark brings along, and for the guard
+# of settings Spark's own core.
+CLASS_PATH = (
+    *("hadoop-client-api-*.jar", "jackson-core-*.jar"),
+    *("spark-core_*.jar", "spark-common-utils_*.jar", "scala-library-*.jar"),
+)
+MANIFEST = "Manifest-Version: 1.0\r\nCreated-By: casemate\r\nPremain-Class: io.casemate.spark.DriverAgent\r\n\r\n"
 DIGEST_ENTRY = "META-INF/casemate-sources.sha256"
 EPOCH = (2024, 1, 1, 0, 0, 0)  # every entry's time, so that the jar is reproducible
 
@@ -44,7 +49,7 @@ def sources(root: Path) -> list[Path]:
 
 def source_digest(root: Path) -> str:
     """SHA-256 (hex) over names and contents of all sources and over how they are built."""
-    digest = hashlib.sha256(f"release {RELEASE} {CLASS_PATH}".encode())
+    digest = hashlib.sha256(f"release {RELEASE} {CLASS_PATH} {MANIFEST}".encode())
     for path in sources(root):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
@@ -103,7 +108,7 @@ def compile_classes(root: Path, target: Path) -> None:
 
 def write_jar(classes: Path, jar: Path, digest: str) -> None:
     """Pack compiled classes, sorted and with fixed times; the jar appears whole or not at all."""
-    entries = {"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\nCreated-By: casemate\r\n\r\n"}
+    entries = {"META-INF/MANIFEST.MF": MANIFEST.encode()}
     entries[DIGEST_ENTRY] = digest.encode()
     for path in sorted(classes.rglob("*.class")):
         entries[path.relative_to(classes).as_posix()] = path.read_bytes()

@@ -41,6 +41,8 @@ __all__ = ["SparkProfile"]
 
 _DRIVER_OPTIONS, _EXECUTOR_OPTIONS = "spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"
 _PROGRAMS = frozenset({"spark-submit"})
+_PROGRAMS_CHOICE = frozenset({"spark.master", "spark.submit.deployMode"})  # a program may say `.master("local[2]")`
+_GATEWAY = Path(__file__).parent / "gateway"  # holds Python's end of the gateway's TLS
 
 
 class SparkProfile:
@@ -94,13 +96,26 @@ def _driver(
         "spark.driver.extraClassPath": str(home.jar),
         "spark.executor.extraClassPath": str(home.jar),
         "spark.python.unix.domain.socket.enabled": "true",
-        _DRIVER_OPTIONS: " ".join(filter(None, (own.get(_DRIVER_OPTIONS), *java_options(session)))),
+        "spark.plugins": "io.casemate.spark.SettingsGuard",
     }
-    defaults = {"spark.sql.warehouse.dir": f"file://{private}/warehouse", "spark.app.name": session.manifest.name}
     configuration = private / "conf"
+    guarded = configuration / "protected.properties"
+    write_private(guarded, properties({name: protected[name] for name in protected if name not in _PROGRAMS_CHOICE}))
+    options = (
+        f"-javaagent:{home.jar}={identity.gateway}",  # TLS between Python and the JVM
+        f"-Dcasemate.protected-settings={guarded}",
+        *java_options(session),
+    )
+    protected[_DRIVER_OPTIONS] = " ".join(filter(None, (own.get(_DRIVER_OPTIONS), *options)))
+    defaults = {"spark.sql.warehouse.dir": f"file://{private}/warehouse", "spark.app.name": session.manifest.name}
     write_private(configuration / "spark-defaults.conf", properties({**defaults, **own, **protected}))
     write_private(configuration / "log4j2.properties", logging())
-    environment = {**spark_environment(session, context, home, identity), "JAVA_HOME": str(home.java)}
+    environment = {
+        **spark_environment(session, context, home, identity),
+        "JAVA_HOME": str(home.java),
+        "PYTHONPATH": f"{_GATEWAY}:{session.bundle_dir}",
+        "CASEMATE_GATEWAY_TLS": str(identity.gateway),
+    }
 
     def find(name: str) -> Path | None:
         return home.spark / "bin" / name if name in _PROGRAMS else None

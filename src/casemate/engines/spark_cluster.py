@@ -38,7 +38,8 @@ _MASTER_URL = re.compile(r"spark://[A-Za-z0-9.:\[\]-]{1,253}:[0-9]{1,5}")
 _EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 _REPLACED = ("-Dspark.ssl.", "-Dspark.authenticate", "-Dspark.network.crypto.", "-Djava.io.tmpdir=", "-XX:ErrorFile=")
 _HANDED_ON = ("CASEMATE_JOB", "CASEMATE_TEE_SOCKET")
-_DAEMON_MEMORY = "-Xmx512m"
+# A master or worker handles a few messages: no time is worth spending on compiling or collecting well.
+_DAEMON_OPTIONS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 HOST = "127.0.0.1"
 
 
@@ -184,7 +185,7 @@ def _daemon(
     return Launch(
         (
             str(home.java / "bin" / "java"),
-            *("-cp", home.class_path(configuration), _DAEMON_MEMORY, *java_options(session)),
+            *("-cp", home.class_path(configuration), *_DAEMON_OPTIONS, *java_options(session)),
             *(main_class, "--properties-file", str(defaults), *arguments),
         ),
         {**spark_environment(session, context, home, identity), "JAVA_HOME": str(home.java)},

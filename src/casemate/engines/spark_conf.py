@@ -45,7 +45,7 @@ _PROTECTED = re.compile(
     r"spark\.(ssl|authenticate|network\.crypto|network\.sasl|io\.encryption|redaction|executorEnv|yarn|kubernetes"
     r"|history|ui|acls|admin|python\.unix\.domain\.socket|shuffle\.service|storage\.decommission\.fallbackStorage"
     r"|jars\.(packages|repositories|excludes|ivy\w*|ivySettings))(\..*)?"
-    r"|spark\.hadoop\.(fs\.([A-Za-z0-9]+|AbstractFileSystem\.[A-Za-z0-9]+)\.impl(\..*)?|hadoop\.security\..*)"
+    r"|spark\.hadoop\.(fs\.([A-Za-z0-9]+|AbstractFileSystem\.[A-Za-z0-9]+)\.impl(\..*)?|hadoop\.security\..*|casemate\..*)"
     r"|spark\.(driver|executor)\.(extraClassPath|userClassPathFirst|extraLibraryPath|defaultJavaOptions)"
     r"|spark\.(master|submit\.deployMode|local\.dir|driver\.host|driver\.bindAddress|driver\.supervise|plugins"
     r"|pyspark\.(driver\.)?python|master\.rest\..*|worker\.ui\..*|master\.ui\..*|authenticate|extraListeners"

@@ -19,6 +19,7 @@ from tests.support.stage import Job, Stage
 
 from casemate.model import Access
 from casemate.workload.build import zone_entry
+from casemate.workload.manifest import WorkloadManifest
 
 pytestmark = pytest.mark.spark
 
@@ -173,11 +174,23 @@ def test_a_write_outside_the_zones_is_refused_and_named(stage: Stage) -> None:
     outside = stage.root / "outside.out"
     value = job.manifest.to_json()
     value["arguments"][1] = str(outside)
-    from casemate.workload.manifest import WorkloadManifest
-
     job.manifest = WorkloadManifest.from_json(value)
     stage.grant(job.manifest)
     outcome = stage.run(job)
     assert (outcome.outcome, outcome.code) == ("refused", "outside-zones"), job.output
     assert str(outside) in outcome.message
     assert not outside.exists()
+
+
+def test_a_program_that_takes_protection_away_in_its_own_code_is_stopped(stage: Stage) -> None:
+    source = (
+        "from pyspark.sql import SparkSession\n"
+        "spark = SparkSession.builder.config('spark.ui.enabled', 'true').getOrCreate()\nprint('RESULT {}')\n"
+    )
+    job = new_job(
+        stage, "guarded", source=source, command=("python", "{program}"), engine_settings={"master": "local[1]"}
+    )
+    outcome = stage.run(job)
+    assert (outcome.outcome, outcome.code) == ("refused", "protected-setting"), job.output
+    assert "spark.ui.enabled" in outcome.message
+    assert "RESULT" not in job.output
