@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -139,33 +138,30 @@ def _bytes_of(evidence: Evidence) -> bytes:
 
 
 def _verify_quote(raw: bytes, beside: Beside, now: datetime) -> Verified:
-    # 1. Framing; zeros may follow, nothing else.     3. The verifier, with the collateral at hand.
-    # 2. The anchor.                                  4. Without a verdict: what the quote alone proves.
+    # 1. Framing.        3. The verifier, with the collateral at hand; zeros may follow the quote, nothing else.
+    # 2. The anchor.     4. Expired collateral: what it said while it was good.
     try:
         quote = parse_quote(raw)  # (1)
     except CasemateError as exc:
         return Verified(None, exc)
-    reader: Callable[[Quote], Any] = read_enclave_body if quote.tee == "sgx" else read_td_body
+    read_body = read_enclave_body if quote.tee == "sgx" else read_td_body
     simulated = beside.anchor is not None and beside.anchor.simulated
-    claims: Claims | None = None
-    malformed: CasemateError | None = None
-    try:
-        claims = unendorsed_claims(quote, reader, simulated=simulated)
-    except CasemateError as exc:
-        malformed = exc
-    if any(raw[len(quote.raw) :]):
-        return Verified(claims, QuoteTrailingBytesError(f"quote: {quote.trailing_bytes} bytes follow it, not all zero"))
+    claims = unendorsed_claims(quote, read_body(quote, strict=False), simulated=simulated)
     try:
         collateral = _collateral(beside)
         root = _intel_anchor(quote, beside.anchor, collateral)  # (2)
         if collateral is None:
             if quote.certificates:
                 check_quote_signatures(quote)
-            raise malformed or CollateralMissingError(_missing(quote, claims))
+            read_body(quote)
+            raise CollateralMissingError(_missing(quote, claims))
         source = SingleCollateral(collateral[0]) if len(collateral) == 1 else CollateralStore(collateral)
         name = "SIMULATED root" if simulated else "Intel SGX Root CA"
         verifier = (SgxVerifier if quote.tee == "sgx" else TdxVerifier)([TrustAnchor(name, root, source, simulated)])
-        return Verified(verifier.verify_quote(raw, now=now), None)  # (3)
+        claims = verifier.verify_quote(raw, now=now)  # (3)
+        if any(raw[len(quote.raw) :]):
+            raise QuoteTrailingBytesError(f"quote: {quote.trailing_bytes} bytes follow it, not all zero")
+        return Verified(claims, None)
     except CollateralExpiredError as exc:
         return _as_of_then(verifier, raw, collateral, Verified(claims, exc))  # (4)
     except CasemateError as exc:
@@ -179,8 +175,8 @@ def _collateral(beside: Beside) -> tuple[Collateral, ...] | None:
     return assemble_collateral(beside.collateral, found.intel, found.intel_crls)
 
 
-def _missing(quote: Quote, claims: Claims | None) -> str:
-    fmspc = claims.extra.get("fmspc") if claims is not None else None
+def _missing(quote: Quote, claims: Claims) -> str:
+    fmspc = claims.extra.get("fmspc")
     return f"collateral: none given for {quote.tee} FMSPC {fmspc}; the quote's own signatures verify"
 
 

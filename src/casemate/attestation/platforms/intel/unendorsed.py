@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from itertools import pairwise
 
 import dcap_qvl
@@ -29,9 +28,8 @@ __all__ = ["check_quote_signatures", "unendorsed_claims"]
 _REPORT_DATA_AT = 320  # in the quoting enclave's report
 
 
-def unendorsed_claims(quote: Quote, read_body: Callable[[Quote], BodyClaims], *, simulated: bool) -> Claims:
+def unendorsed_claims(quote: Quote, body: BodyClaims, *, simulated: bool) -> Claims:
     """Claims of the report body and of the platform's certificate, as the quote has them; checks no signature."""
-    body = read_body(quote)
     platform_id, extra, reported = None, {}, None
     if quote.certificates:
         try:

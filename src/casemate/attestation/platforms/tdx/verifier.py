@@ -33,15 +33,16 @@ class TdxVerifier(IntelVerifier):
         super().__init__("tdx", anchors, read_td_body)
 
 
-def read_td_body(quote: Quote) -> BodyClaims:
-    """What the report body says; raises for attributes and XFAM bits that are never acceptable."""
+def read_td_body(quote: Quote, *, strict: bool = True) -> BodyClaims:
+    """What the report body says; if ``strict``, raises for attributes and XFAM bits that are never acceptable."""
     body = quote.body
     attributes, xfam = int.from_bytes(body[120:128], "little"), int.from_bytes(body[128:136], "little")
-    _check_attributes(attributes)
-    if xfam & ~_XFAM_DEFINED or xfam & _XFAM_REQUIRED != _XFAM_REQUIRED:
-        raise errors.XfamInvalidError(f"XFAM: got {xfam:#x}, need bits of {_XFAM_DEFINED:#x} with x87 and SSE")
-    if any(body[600:648]):  # MR_SERVICETD, TDX 1.5
-        raise errors.ServiceTdError(f"service TD: expected none, got {body[600:648].hex()}")
+    if strict:
+        _check_attributes(attributes)
+        if xfam & ~_XFAM_DEFINED or xfam & _XFAM_REQUIRED != _XFAM_REQUIRED:
+            raise errors.XfamInvalidError(f"XFAM: got {xfam:#x}, need bits of {_XFAM_DEFINED:#x} with x87 and SSE")
+        if any(body[600:648]):  # MR_SERVICETD, TDX 1.5
+            raise errors.ServiceTdError(f"service TD: expected none, got {body[600:648].hex()}")
     names = [name for bit, name in _NAMED.items() if attributes >> bit & 1]
     unsafe = [name for name in names if name in _UNSAFE]
     if not attributes & _SEPT_VE_DISABLE:
