@@ -192,6 +192,12 @@ def test_a_deleted_file_is_missed(world, committed: Path) -> None:
     assert world.refused("read", committed / "two").code == "manifest-file-missing"
 
 
+def test_a_directory_in_place_of_a_file_is_refused(world, committed: Path) -> None:
+    (committed / "two").unlink()
+    (committed / "two").mkdir()
+    assert set(refused_by_both(world, committed)) == {"manifest-file-missing"}
+
+
 def test_a_foreign_file_is_refused_even_with_a_valid_header(world, committed: Path) -> None:
     (committed / "four").write_bytes(encrypted(b"old news", world))
     assert set(refused_by_both(world, committed)) == {"manifest-file-foreign"}

@@ -9,6 +9,7 @@ import java.util.concurrent.ConcurrentHashMap;
  */
 final class Changes {
   private final Set<String> changed = ConcurrentHashMap.newKeySet();
+  private final Set<String> committed = ConcurrentHashMap.newKeySet();
   private final Set<String> open = ConcurrentHashMap.newKeySet();
   private final Set<String> staged = ConcurrentHashMap.newKeySet();
 
@@ -39,9 +40,10 @@ final class Changes {
     if (!cover(location)) {
       changed.add(location);
     }
+    committed.removeIf(root -> Location.within(root, location));
   }
 
-  /** Whether {@code location} or a directory above it was changed. */
+  /** Whether {@code location} or a directory above it was changed, and not committed since. */
   boolean cover(String location) {
     if (changed.isEmpty()) {
       return false;
@@ -49,6 +51,9 @@ final class Changes {
     for (String above = location; ; above = Location.parent(above)) {
       if (changed.contains(above)) {
         return true;
+      }
+      if (committed.contains(above)) {
+        return false;
       }
       if (above.endsWith("/") || above.indexOf('/', above.indexOf("://") + 3) < 0) {
         return false;
@@ -64,5 +69,6 @@ final class Changes {
   /** What lies at or below {@code location} was committed. */
   void committed(String location) {
     changed.removeIf(path -> Location.within(path, location));
+    committed.add(location);
   }
 }

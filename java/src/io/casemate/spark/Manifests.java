@@ -14,6 +14,7 @@ import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.StreamCapabilities;
 
 /**
  * Strict reads and commits of directories. What governs a path is the nearest directory at or above it, up to the top
@@ -194,7 +195,11 @@ final class Manifests {
           manifest.children(Location.relative(directory.location(), manifest.location())));
       for (FileStatus entry : entries) {
         Place place = directory.child(entry.getPath().getName());
-        missing.remove(entry.getPath().getName());
+        boolean misplaced = entry.isDirectory()
+            && manifest.files().containsKey(Location.relative(place.location(), manifest.location()));
+        if (!misplaced) { // a directory in place of a file is not that file
+          missing.remove(entry.getPath().getName());
+        }
         if (!entry.isDirectory() && !isOwn(place)) {
           checkListed(manifest, place, entry.getLen());
         }
@@ -299,7 +304,9 @@ final class Manifests {
     try {
       try (FSDataOutputStream out = stored.create(temporary, false)) {
         out.write(manifest);
-        out.hsync();
+        if (out.hasCapability(StreamCapabilities.HSYNC)) {
+          out.hsync();
+        }
       }
       stored.delete(file, false); // left by a commit that was not recorded
       if (!stored.rename(temporary, file)) {

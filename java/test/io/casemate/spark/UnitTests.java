@@ -228,6 +228,13 @@ public final class UnitTests {
     changes.committed("file:///z/t");
     Check.that(!changes.cover("file:///z/t/part"), "committed");
     Check.that(!changes.cover("file://"), "root");
+    changes.add("file:///z");
+    changes.committed("file:///z/t");
+    Check.that(!changes.cover("file:///z/t/part") && changes.cover("file:///z/u"), "committed below a change");
+    changes.add("file:///z/t/new");
+    Check.that(changes.cover("file:///z/t/new") && !changes.cover("file:///z/t/part"), "changed after a commit");
+    changes.add("file:///z");
+    Check.that(changes.cover("file:///z/t/part"), "changed above a commit");
   }
 
   private static void brokenFile() throws Exception {
