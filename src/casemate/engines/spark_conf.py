@@ -52,6 +52,7 @@ _PROTECTED = re.compile(
     r"|sql\.extensions|sql\.queryExecutionListeners|security\.credentials\..*|deploy\..*|r\..*|plugins\..*)"
 )
 _ALLOWED = frozenset({"spark.ui.showConsoleProgress", "spark.ui.retainedTasks", "spark.ui.retainedStages"})
+_EVENT_LOG = "spark.eventLog.dir"
 _CODE_PATHS = frozenset({"spark.jars", "spark.files", "spark.archives", "spark.submit.pyFiles"})
 _JAVA_OPTIONS = frozenset({"spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"})
 _MEMORY = re.compile(r"[1-9][0-9]{0,6}[kmgt]", re.IGNORECASE)
@@ -173,6 +174,8 @@ def filesystems() -> dict[str, str]:
     """The zone file system in front of every scheme, through both of Hadoop's entrances."""
     settings = {
         "spark.hadoop.fs.file.impl": _LOCAL_ZONES,
+        "spark.hadoop.fs.FILE.impl": _LOCAL_ZONES,
+        "spark.hadoop.casemate.fs.FILE.impl": "org.apache.hadoop.fs.LocalFileSystem",
         "spark.hadoop.fs.AbstractFileSystem.file.impl": _ZONES_ABSTRACT,
     }
     for scheme in SCHEMES:
@@ -182,8 +185,14 @@ def filesystems() -> dict[str, str]:
 
 
 def workload_conf(settings: SparkSettings, program: Path, bundle: Path) -> dict[str, str]:
-    """The workload's own settings, with the places of its verified files filled in."""
-    return {name: filled(content, program, bundle) for name, content in settings.conf.items()}
+    """The workload's own settings, with the places of its verified files filled in.
+
+    Spark writes event logs on ``file:`` past every file system, in the clear; ``FILE:`` is the same place to Hadoop,
+    and goes through the zones."""
+    conf = {name: filled(content, program, bundle) for name, content in settings.conf.items()}
+    if _EVENT_LOG in conf:
+        conf[_EVENT_LOG] = re.sub(r"^(file:/*|/+)", "FILE:///", conf[_EVENT_LOG], flags=re.IGNORECASE)
+    return conf
 
 
 def properties(settings: Mapping[str, str]) -> str:
@@ -202,10 +211,6 @@ def _check_conf(name: str, content: str) -> None:
     elif name in _JAVA_OPTIONS:
         if re.search(r"-Dspark\.|-javaagent|-agent|-Xbootclasspath|-XX:(\+|)?(HeapDump|OnError|OnOutOf)", content):
             raise ProtectedSettingError(f"{name}: {content!r}: {_WHY}")
-    elif name == "spark.eventLog.dir" and re.match(r"(file:)?/", content, re.IGNORECASE):
-        raise ProtectedSettingError(
-            f"{name}: Spark writes event logs on local paths past every file system, in the clear; name another scheme"
-        )
     elif name not in _ALLOWED and _PROTECTED.fullmatch(name):
         raise ProtectedSettingError(f"{name}: {_WHY}")
 

@@ -23,6 +23,7 @@ from casemate.model import Role
 from casemate.workload.build import broker_entry, build
 from casemate.workload.errors import RunEnvironmentError
 from casemate.workload.kbs import JobCertificate
+from casemate.workload.manifest import WorkloadManifest
 from casemate.workload.profile import MASTER_VARIABLE, Launch, RunContext
 from casemate.workload.session import AttestedSession
 
@@ -177,14 +178,8 @@ def test_an_executor_takes_nothing_of_its_identity_from_the_worker(session: Atte
     launch = prepared(session, Role.EXECUTOR, *given)
     text = " ".join(launch.argv)
     assert launch.argv[:3] == (str(home.java / "bin" / "java"), "-cp", f"{home.jar}:/worker/conf:/spark/jars/*")
-    for gone in (
-        "/driver/",
-        "enabled=false",
-        "authenticate=false",
-        "Auth=false",
-        "tmpdir=/tmp ",
-        "crypto.enabled=true",
-    ):
+    replaced = ("/driver/", "ssl.rpc.enabled=false", "authenticate=false", "Auth=false", "tmpdir=/tmp ")
+    for gone in (*replaced, "crypto.enabled=true"):
         assert gone not in text
     for kept in ("-Xmx1024M", "-Dspark.driver.port=1234", "--driver-url spark://x@localhost:1234"):
         assert kept in text
@@ -225,8 +220,6 @@ def test_web_pages_of_master_and_worker_ask_for_a_certificate(session: AttestedS
 
 @pytest.mark.parametrize("role", [Role.MASTER, Role.WORKER, Role.EXECUTOR, Role.TASK])
 def test_a_local_job_has_a_driver_alone(session: AttestedSession, role: Role) -> None:
-    from casemate.workload.manifest import WorkloadManifest
-
     local = WorkloadManifest.from_json({**session.manifest.to_json(), "engine_settings": {"master": "local[2]"}})
     with pytest.raises(EngineSettingsError, match=f"no role {role}"):
         SparkProfile().check(local, role)

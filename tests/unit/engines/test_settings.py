@@ -148,8 +148,6 @@ def test_an_ordinary_setting_is_the_workloads_own(name: str) -> None:
         ("spark.jars", "{bundle}/a.jar,https://example.org/x.jar"),
         ("spark.files", "{bundle}/../../x"),
         ("spark.submit.pyFiles", "lib.py"),
-        ("spark.eventLog.dir", "/tmp/events"),
-        ("spark.eventLog.dir", "FILE:///tmp/events"),
     ],
 )
 def test_a_value_that_brings_code_or_loses_data_is_refused(name: str, value: str) -> None:
@@ -161,6 +159,21 @@ def test_the_workloads_own_files_may_be_named() -> None:
     settings = SparkSettings.parse({"conf": {"spark.jars": "{bundle}/a.jar,{bundle}/lib/b.jar"}})
     filled = workload_conf(settings, Path("/p/bundle/job.py"), Path("/p/bundle"))
     assert filled == {"spark.jars": "/p/bundle/a.jar,/p/bundle/lib/b.jar"}
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("/logs/spark", "FILE:///logs/spark"),
+        ("file:/logs", "FILE:///logs"),
+        ("file:///logs", "FILE:///logs"),
+        ("s3a://bucket/logs", "s3a://bucket/logs"),
+    ],
+)
+def test_event_logs_on_local_paths_go_through_the_zones(given: str, written: str) -> None:
+    settings = SparkSettings.parse({"conf": {"spark.eventLog.dir": given}})
+    assert workload_conf(settings, Path("/p/job.py"), Path("/p")) == {"spark.eventLog.dir": written}
+    assert "spark.hadoop.fs.FILE.impl" in filesystems()
 
 
 # --- the command line ---
