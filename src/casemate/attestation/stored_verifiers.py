@@ -11,7 +11,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -58,6 +58,7 @@ from casemate.errors import CasemateError, UndecidedError
 
 __all__ = ["Anchor", "Beside", "Verified", "read_anchor", "verify_stored"]
 
+_A_MOMENT = timedelta(seconds=1)
 _CERTIFICATE_ERRORS = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm)
 
 
@@ -216,7 +217,7 @@ def _as_of_then(
     """Claims as of the time when the collateral was good; a signature that is wrong at any time is told instead."""
     for one in collateral or ():
         try:
-            return Verified(verifier.verify_quote(raw, now=one.expires), found.error)
+            return Verified(verifier.verify_quote(raw, now=one.expires - _A_MOMENT), found.error)
         except EvidenceSignatureError as exc:
             return Verified(found.claims, exc)
         except CasemateError:

@@ -233,7 +233,7 @@ ROWS: dict[str, Row] = {
     ),
     "tdx_padded_with_another_event_log": Row(
         "tdx/google_cos113_v4.quote",
-        "eventlog-mismatch",
+        "eventlog-malformed",
         options=("--event-log", "tpm/gce_ubuntu2404_sevsnp.eventlog.bin"),
     ),
     "tdx_with_the_event_log_of_another": Row(
