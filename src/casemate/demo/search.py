@@ -86,14 +86,13 @@ def search_tree(
     return hits
 
 
-def search_processes(needles: Mapping[str, bytes], *, skip: Iterable[int] = ()) -> set[Hit]:
-    """Needles in ``/proc/*/cmdline`` and ``environ`` of every process that may be read."""
+def search_processes(needles: Mapping[str, bytes], *, environ: bool = True) -> set[Hit]:
+    """Needles in ``/proc/*/cmdline`` and ``environ`` of every other process that may be read."""
     hits: set[Hit] = set()
-    skipped = {str(os.getpid()), *(str(pid) for pid in skip)}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or entry.name in skipped:
+        if not entry.name.isdigit() or entry.name == str(os.getpid()):
             continue
-        for part in ("cmdline", "environ"):
+        for part in ("cmdline", "environ") if environ else ("cmdline",):
             with suppress(OSError):
                 content = (entry / part).read_bytes()
                 program = content.split(b"\0")[0].decode(errors="replace") if part == "cmdline" else ""
@@ -117,10 +116,12 @@ class Watcher:
         *,
         shared: Iterable[Path] = (),
         skip: Iterable[Path] = (),
-        period_seconds: float = 0.4,
+        environ: bool = True,
+        period_seconds: float = 0.7,
     ) -> None:
         now = time.time()
         self._trees = [*((root, 0.0) for root in roots), *((root, now) for root in shared)]
+        self._environ = environ
         self._needles, self._skip, self._period = dict(needles), list(skip), period_seconds
         self._stop = threading.Event()
         self._seen = _Seen()
@@ -131,7 +132,7 @@ class Watcher:
     def _once(self) -> None:
         for root, since in self._trees:
             self.hits |= search_tree(root, self._needles, skip=self._skip, since=since, seen=self._seen)
-        self.hits |= search_processes(self._needles)
+        self.hits |= search_processes(self._needles, environ=self._environ)
         self.files_searched = len(self._seen.states)
 
     def _watch(self) -> None:
