@@ -137,6 +137,7 @@ class Sessions:
         record = Record("attest", {})
         id_hash = _hash(session_id or "")
         try:
+            self._name_owners(request, record)
             row = self._pending(session_id, request.nonce, record)  # (1)
             now = context.clock()
             key = public_jwk(request.tee_pubkey)
@@ -178,19 +179,25 @@ class Sessions:
             return None, frozenset()
         workload = _parse(request.init_format, request.init_body)
         record.subject["workload"] = workload.digest
-        record.owners = self._known_owners(workload)
         if not carries_digest(claims.workload, workload.bound):
             got = "none" if claims.workload is None else f"{claims.workload[:24]}…"
             raise WorkloadDigestError(f"workload: the manifest has {workload.bound[:24]}…, the evidence {got}")
         return workload, verify_signers(request.signatures, workload.digest)
 
-    def _known_owners(self, workload: Workload) -> tuple[str, ...]:
+    def _name_owners(self, request: AttestRequest, record: Record) -> None:
+        """Whom an attestation concerns: the owners of the datasets it names, also when it is refused, or a replay."""
+        if request.init_format is None or request.init_body is None:
+            return
+        try:
+            workload = _parse(request.init_format, request.init_body)
+        except WorkloadDigestError:
+            return  # refused for it in its turn
         names = dict.fromkeys(zone.dataset.owner for zone in workload.zones)
         unknown = [name for name in names if name not in self._owners]
         if unknown:
             with self.context.repository.reading() as reader:
                 self._owners |= {name for name in unknown if reader.owner(name) is not None}
-        return tuple(name for name in names if name in self._owners)
+        record.owners = tuple(name for name in names if name in self._owners)
 
     def _accept(
         self,

@@ -276,13 +276,49 @@ def test_of_jobs_that_race_one_gets_the_last_release(broker: RunningBroker, gues
         b"[" * 200_000,
         b'{"version": "0.4.0", "tee": "' + b"x" * 100_000 + b'"}',
         b"\xff\xfe",
+        b'{"version": "0.4.0", "tee": "\\ud800"}',
+        b'{"version": "0.4.0", "tee": "tdx", "extra-params": {"casemate": {"job": "\\ud800", "role": "driver"}}}',
+        b'{"version": "0.4.0", "tee": ' + b"9" * 10_000 + b"}",
     ],
-    ids=range(10),
+    ids=range(13),
 )
 def test_a_request_of_another_form_is_refused_without_an_echo(guest: Callable[..., Guest], body: bytes) -> None:
     client = guest()
     response = client.http.post("/kbs/v0/auth", content=body, headers={"Content-Type": "application/json"})
     assert code(response, 400) == "request-malformed"
+    assert len(response.content) < 1500
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"runtime-data": {"nonce": "\ud800", "tee-pubkey": {}}},
+        {"runtime-data": {"nonce": "x", "tee-pubkey": {"kty": "EC", "crv": "P-256", "x": 1, "y": 2}}},
+        {"runtime-data": {"nonce": "x", "tee-pubkey": {"kty": "\ud800"}}},
+        {"runtime-data": {"nonce": None, "tee-pubkey": []}},
+        {"init-data": {"format": "json", "body": "\ud800"}},
+        {"init-data": {"format": "json", "body": "{}", "signatures": ["\ud800", "x.y.z"]}},
+        {"init-data": {"format": "json", "body": 7}},
+        {"tee-evidence": {"primary_evidence": {"quote": "\ud800"}}},
+        {"tee-evidence": {"primary_evidence": {"quote": {"a": []}}, "additional_evidence": "\udfff"}},
+        {"tee-evidence": {"primary_evidence": []}},
+        {"tee-evidence": {"primary_evidence": {"quote": "A" * 3_000_000}}},
+    ],
+    ids=range(11),
+)
+def test_an_attestation_of_another_form_is_refused(guest: Callable[..., Guest], change: dict[str, Any]) -> None:
+    client = guest()
+    client.auth()
+    message = client.message()
+    for member, value in change.items():
+        merged = {**message[member], **value}
+        if merged.get("nonce") == "x":
+            merged["nonce"] = client.nonce
+        message[member] = merged
+    raw = json.dumps(message).encode()
+    response = client.http.post("/kbs/v0/attest", content=raw, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 401, 403)
+    assert response.json()["code"] not in ("failed", "error")
     assert len(response.content) < 1500
 
 

@@ -55,7 +55,9 @@ def test_a_replayed_attestation_is_refused(world: World) -> None:
     challenge = world.challenge()
     request = world.evidence(challenge, KEY, manifest())
     world.broker.sessions.attest(challenge.session, request)
-    assert isinstance(refused(world, challenge.session, request), ChallengeUnknownError)
+    replay = refused(world, challenge.session, request)
+    assert isinstance(replay, ChallengeUnknownError)
+    assert world.broker.audit.explain(world.owner, replay.refusal_id or "")["owners"] == ["hospital"]
 
 
 def test_recorded_evidence_does_not_answer_another_challenge(world: World) -> None:

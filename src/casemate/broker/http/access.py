@@ -77,12 +77,10 @@ def _resource_member(request: Request) -> Member:
     broker = broker_of(request)
     token = _credentials(request, "bearer")
     cookie = request.cookies.get(COOKIE)
+    if token is None and cookie is None:  # not worth an entry in the log: nobody claimed anything
+        raise NotAttestedError("need a session cookie or a bearer token")
     with broker.audit.recording("authenticate", method=request.method, url=request.url.path):
-        if token is not None:
-            return broker.sessions.by_token(token)
-        if cookie is None:
-            raise NotAttestedError("need a session cookie or a bearer token")
-        return broker.sessions.by_cookie(cookie)
+        return broker.sessions.by_cookie(cookie or "") if token is None else broker.sessions.by_token(token)
 
 
 CurrentBroker = Annotated[Broker, Depends(_current)]
