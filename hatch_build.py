@@ -30,7 +30,7 @@ CLASS_PATH = (
     *("hadoop-client-api-*.jar", "jackson-core-*.jar"),
     *("spark-core_*.jar", "spark-common-utils_*.jar", "scala-library-*.jar"),
 )
-MANIFEST = "Manifest-Version: 1.0\r\nCreated-By: casemate\r\nPremain-Class: io.casemate.spark.DriverAgent\r\n\r\n"
+MANIFEST = "Manifest-Version: 1.0\r\nCreated-By: casemate\r\nPremain-Class: io.casemate.spark.JvmAgent\r\n\r\n"
 DIGEST_ENTRY = "META-INF/casemate-sources.sha256"
 EPOCH = (2024, 1, 1, 0, 0, 0)  # every entry's time, so that the jar is reproducible
 

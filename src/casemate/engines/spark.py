@@ -102,9 +102,8 @@ def _driver(
     guarded = configuration / "protected.properties"
     write_private(guarded, properties({name: protected[name] for name in protected if name not in _PROGRAMS_CHOICE}))
     options = (
-        f"-javaagent:{home.jar}={identity.gateway}",  # TLS between Python and the JVM
         f"-Dcasemate.protected-settings={guarded}",
-        *java_options(session),
+        *java_options(session, home, identity, gateway=True),
     )
     protected[_DRIVER_OPTIONS] = " ".join(filter(None, (own.get(_DRIVER_OPTIONS), *options)))
     defaults = {"spark.sql.warehouse.dir": f"file://{private}/warehouse", "spark.app.name": session.manifest.name}
@@ -114,7 +113,7 @@ def _driver(
         **spark_environment(session, context, home, identity),
         "JAVA_HOME": str(home.java),
         "PYTHONPATH": f"{_GATEWAY}:{session.bundle_dir}",
-        "CASEMATE_GATEWAY_TLS": str(identity.gateway),
+        "CASEMATE_GATEWAY_TLS": str(identity.directory),
     }
 
     def find(name: str) -> Path | None:

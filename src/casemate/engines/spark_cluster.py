@@ -101,7 +101,7 @@ def executor(session: AttestedSession, context: RunContext, home: SparkHome, ide
         (
             str(home.java / "bin" / "java"),
             *("-cp", f"{home.jar}:{argv[1]}"),
-            *(*java_options(session), *options, *kept),
+            *(*java_options(session, home, identity), *options, *kept),
         ),
         {
             **spark_environment(session, context, home, identity),
@@ -132,9 +132,14 @@ def spark_environment(
     }
 
 
-def java_options(session: AttestedSession) -> tuple[str, ...]:
-    """Temporary files, crash reports and performance data stay in private memory, or are not made."""
+def java_options(
+    session: AttestedSession, home: SparkHome, identity: SparkIdentity, *, gateway: bool = False
+) -> tuple[str, ...]:
+    """Our agent, which follows renewed certificates and in a driver puts TLS under the Python gateway.
+
+    Temporary files, crash reports and performance data stay in private memory, or are not made."""
     return (
+        f"-javaagent:{home.jar}={'gateway:' if gateway else ''}{identity.directory}",
         f"-Djava.io.tmpdir={session.temporary_dir}",
         f"-XX:ErrorFile={session.private_dir / 'hs_err.log'}",
         "-XX:-UsePerfData",
@@ -185,7 +190,7 @@ def _daemon(
     return Launch(
         (
             str(home.java / "bin" / "java"),
-            *("-cp", home.class_path(configuration), *_DAEMON_OPTIONS, *java_options(session)),
+            *("-cp", home.class_path(configuration), *_DAEMON_OPTIONS, *java_options(session, home, identity)),
             *(main_class, "--properties-file", str(defaults), *arguments),
         ),
         {**spark_environment(session, context, home, identity), "JAVA_HOME": str(home.java)},

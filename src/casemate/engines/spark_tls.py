@@ -53,8 +53,8 @@ class SparkIdentity:
     password: str
 
     @property
-    def gateway(self) -> Path:
-        """The directory of the same as PEM, for Python's end of the gateway to the JVM."""
+    def directory(self) -> Path:
+        """Where all of it lies, and the same as PEM for Python's end of the gateway to the JVM."""
         return self.key_store.parent
 
     def environment(self) -> dict[str, str]:
@@ -80,8 +80,8 @@ def write_identity(session: AttestedSession, password: str | None = None) -> Spa
     certificate, authority = _certificates(session.certificate)
     encryption = _encryption(identity.password)
     _write(identity.key_store, pkcs12.serialize_key_and_certificates(_ALIAS, key, certificate, [authority], encryption))
-    _write(identity.gateway / "gateway.pem", session.key_pair.to_pem() + session.certificate.certificate.encode())
-    _write(identity.gateway / "authority.pem", session.certificate.ca.encode())
+    _write(identity.directory / "gateway.pem", session.key_pair.to_pem() + session.certificate.certificate.encode())
+    _write(identity.directory / "authority.pem", session.certificate.ca.encode())
     trusted = [pkcs12.PKCS12Certificate(authority, _ALIAS)]
     _write(identity.trust_store, pkcs12.serialize_java_truststore(trusted, encryption))
     _write(identity.credentials, credentials_file(authentication_secret(session.job_secret)))

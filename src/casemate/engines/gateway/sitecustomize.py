@@ -1,7 +1,7 @@
 """On the Python path of a Spark driver: the gateway between Python and the JVM (Py4J) speaks TLS.
 
 Python imports a module of this name at its start, before the program. It waits until Py4J is imported, if ever, and
-then gives Py4J's own TLS parameter its value. The JVM's side is ``DriverAgent`` in the jar: without this one, the two
+then gives Py4J's own TLS parameter its value. The JVM's side is ``JvmAgent`` in the jar: without this one, the two
 do not connect. Then whatever other ``sitecustomize`` there is gets its turn.
 """
 
@@ -17,7 +17,7 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any
 
-__all__: list[str] = []
+__all__ = ["install"]
 
 _MODULE = "py4j.java_gateway"
 _DIRECTORY_VARIABLE = "CASEMATE_GATEWAY_TLS"  # holds gateway.pem (key, certificate) and authority.pem
@@ -86,6 +86,11 @@ def _next_sitecustomize() -> None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-if __name__ == "sitecustomize" and _DIRECTORY_VARIABLE in os.environ:
+def install() -> None:
+    """Wait for Py4J, and let the next ``sitecustomize`` run."""
     sys.meta_path.insert(0, _Finder())
     _next_sitecustomize()
+
+
+if __name__ == "sitecustomize" and _DIRECTORY_VARIABLE in os.environ:
+    install()
