@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tests.support.fake_agent import FakeAgent
 
+from casemate.model import Access, DatasetName, Zone
+
 
 def run(program: str, class_path: str, *arguments: str, env: dict[str, str]) -> list[str]:
     """The lines of the tests that passed; fails with those that did not."""
@@ -30,7 +32,8 @@ def test_every_public_method_gives_plaintext_results_or_refuses(java_class_path:
     zones = [
         FakeAgent.zone(tmp_path / "rw", "hospital/patients"),
         FakeAgent.zone(tmp_path / "ro", "hospital/patients", "read"),
+        Zone(f"bucket://data{tmp_path}/bucket/zone", DatasetName.parse("hospital/patients"), Access.READ_WRITE),
     ]
     with FakeAgent(tmp_path / "a.sock", zones, private_prefixes=[f"file://{tmp_path}/private"]) as agent:
         passed = run("ApiWalk", java_class_path, str(tmp_path), env=agent.environment())
-    assert len(passed) >= 590
+    assert len(passed) >= 594

@@ -13,7 +13,7 @@ import org.apache.hadoop.fs.DelegateToFileSystem;
 public final class ZoneAbstractFileSystem extends DelegateToFileSystem {
   /** Hadoop calls this by reflection. */
   public ZoneAbstractFileSystem(URI uri, Configuration conf) throws IOException, URISyntaxException {
-    super(uri, new ZoneFileSystem(), conf, uri.getScheme(), uri.getAuthority() != null);
+    super(uri, new ZoneFileSystem(), conf, uri.getScheme(), false);
   }
 
   @Override

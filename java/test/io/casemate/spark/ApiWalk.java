@@ -39,6 +39,7 @@ public final class ApiWalk {
     walk.walk("ZoneLocalFileSystem", FileSystem.get(URI.create("file:///"), walk.conf));
     walk.walkAbstract();
     walk.streams();
+    walk.otherScheme();
     FileSystem.printStatistics();
     FileSystem.closeAll();
     Check.exit();
@@ -180,5 +181,50 @@ public final class ApiWalk {
     ApiTable.Fixture f = fixture(fs, "rw");
     StreamTests.run(fs, f.file, content);
     StreamTests.writing(fs, f.fresh, java.nio.file.Path.of(f.fresh.toUri().getPath()), content);
+  }
+
+  /** Any storage that Hadoop knows: found by its setting, with zones of its own scheme and host. */
+  private void otherScheme() {
+    Configuration other = new Configuration(conf);
+    other.set("fs.bucket.impl", ZoneFileSystem.class.getName());
+    other.set("fs.AbstractFileSystem.bucket.impl", ZoneAbstractFileSystem.class.getName());
+    other.set("casemate.fs.bucket.impl", BucketFileSystem.class.getName());
+    String root = "bucket://data" + base.resolve("bucket");
+    Path file = new Path(root, "zone/file");
+    Check.test("zones work on another scheme", () -> {
+      FileSystem fs = file.getFileSystem(other);
+      try (var out = fs.create(file)) {
+        out.write(content);
+      }
+      Check.same(content, TestFiles.read(fs.open(file)));
+      Check.same((long) content.length, fs.listStatus(file.getParent())[0].getLen());
+      Check.same(content, TestFiles.read(org.apache.hadoop.fs.FileContext.getFileContext(file.toUri(), other).open(file)));
+      Check.that(!TestFiles.holds(Files.readAllBytes(base.resolve("bucket/zone/file")), TestFiles.MARKER), "plaintext");
+      Check.refused("outside-zones", () -> fs.create(new Path(root, "elsewhere")));
+      Check.refused("outside-zones", () -> new Path("bucket://other" + base.resolve("bucket/zone/x"))
+          .getFileSystem(other).create(new Path("bucket://other" + base.resolve("bucket/zone/x"))));
+    });
+    Check.test("block locations cover the plaintext without a gap, wherever the blocks end", () -> {
+      FileSystem fs = file.getFileSystem(other);
+      var blocks = fs.getFileBlockLocations(fs.getFileStatus(file), 0, content.length);
+      long end = 0;
+      for (var block : blocks) {
+        Check.same(end, block.getOffset());
+        end += block.getLength();
+      }
+      Check.same((long) content.length, end);
+      Check.same(3, blocks.length);
+      Check.same("host1", fs.getFileBlockLocations(fs.getFileStatus(file), 60_000, 10)[0].getHosts()[0]);
+      Check.same(1, fs.getFileBlockLocations(fs.getFileStatus(file), 60_000, 10).length);
+    });
+    Check.test("a scheme that nobody knows is refused", () -> {
+      other.set("fs.nowhere.impl", ZoneFileSystem.class.getName());
+      try {
+        new Path("nowhere://x/y").getFileSystem(other);
+        throw new AssertionError("opened");
+      } catch (org.apache.hadoop.fs.UnsupportedFileSystemException e) {
+        // as it should
+      }
+    });
   }
 }
