@@ -12,15 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 from tests.support.kbs_double import Authority, public_key
+from tests.support.sessions import JOB_SECRET, unattested_session
 
-from casemate.attestation.evidence import Evidence
-from casemate.crypto.secret import Secret
 from casemate.engines.errors import EngineSettingsError
 from casemate.engines.spark import SparkProfile
 from casemate.engines.spark_home import SparkHome
 from casemate.engines.spark_tls import SECRET_VARIABLES, write_identity
 from casemate.model import Role
-from casemate.workload.build import broker_entry, build
 from casemate.workload.errors import RunEnvironmentError
 from casemate.workload.kbs import JobCertificate
 from casemate.workload.manifest import WorkloadManifest
@@ -28,14 +26,6 @@ from casemate.workload.profile import MASTER_VARIABLE, Launch, RunContext
 from casemate.workload.session import AttestedSession
 
 EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
-SECRET = Secret(b"the job's secret, of 32 bytes...")
-
-
-class NoAttester:
-    tee = "none"
-
-    def collect(self, report_data: bytes) -> Evidence:
-        raise AssertionError
 
 
 @pytest.fixture
@@ -45,28 +35,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 def session(tmp_path: Path, authority: Authority) -> Iterator[AttestedSession]:
-    program = tmp_path / "job.py"
-    program.write_text("")
-    manifest, _ = build(
-        program,
-        engine="spark",
-        brokers={"default": broker_entry("https://127.0.0.1:1", authority.pem)},
-        engine_settings={"master": "standalone", "workers": 2, "worker_cores": 3, "worker_memory": "2g"},
-        working_directory=tmp_path,
-    )
-    private = tmp_path / "p"
-    private.mkdir(mode=0o700)
-    session = AttestedSession(
-        manifest,
-        NoAttester(),
-        job="job-1",
-        role=Role.WORKER,
-        private_dir=private,
-        program=private / "bundle" / "job.py",
-        simulated=True,
-    )
-    issued = authority.issue("worker", public_key(session.key_pair.public))
-    session.certificate, session.job_secret = JobCertificate(issued, authority.pem), SECRET
+    session = unattested_session(tmp_path, authority)
     yield session
     session.close()
 
@@ -130,7 +99,7 @@ def test_no_argument_and_no_setting_of_any_role_holds_a_secret(
     password = launch.environment["_SPARK_SSL_RPC_KEY_PASSWORD"]
     shown = " ".join(launch.argv)
     assert password not in shown
-    for form in (SECRET.reveal().decode(), SECRET.reveal().hex()):
+    for form in (JOB_SECRET.reveal().decode(), JOB_SECRET.reveal().hex()):
         assert form not in shown + every_text(session) + repr(launch.environment)
     assert "_SPARK_AUTH_SECRET" not in launch.environment
     if role is Role.DRIVER:  # a driver's settings travel to the executors
