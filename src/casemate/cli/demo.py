@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -42,7 +41,8 @@ def demo(
         raise ExtraMissingError(f"the demonstration needs {' and '.join(missing)}")
     if java_command() is None:
         raise JavaMissingError("no java was found (JAVA_HOME, PATH)")
-    story: Any = importlib.import_module("casemate.demo.main")
-    report = story.run(out, say=output.say)
+    from casemate.demo.main import run
+
+    report = run(out, say=output.say)
     output.data(report.to_json(), report.summary)
     return 0 if report.ok else 1
