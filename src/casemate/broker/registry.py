@@ -27,7 +27,6 @@ from casemate.broker.identity import Principal
 from casemate.broker.keys import dataset_key_jwk, unwrap_dataset_key, wrap_dataset_key
 from casemate.broker.storage.repository import DatasetRow, GrantRow, OwnerRow, PolicyRow, Reader
 from casemate.broker.uses import count_releases
-from casemate.crypto.canonical import canonical_json
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.jose import Jwk, peek_jws_header, public_jwk, seal, thumbprint
 from casemate.crypto.secret import Secret
@@ -38,14 +37,14 @@ __all__ = ["RESERVED_OWNERS", "Registry", "open_key", "read_grant", "read_policy
 RESERVED_OWNERS = frozenset({"job"})  # resource paths that begin so are not datasets
 
 
-@lru_cache(maxsize=1024)
-def _verified(jws: str, owner_jwk: bytes) -> Grant:
+@lru_cache(maxsize=4096)
+def _verified(jws: str, owner_jwk: str) -> Grant:
     return verify_grant(jws, json.loads(owner_jwk))
 
 
 def read_grant(row: GrantRow, owner: OwnerRow) -> Grant:
     """The grant in a stored row, its signature verified against its owner's key."""
-    return _verified(row.jws, canonical_json(owner.jwk))
+    return _verified(row.jws, json.dumps(owner.jwk, sort_keys=True))
 
 
 read_policy = lru_cache(maxsize=256)(AppraisalPolicy.from_yaml)
@@ -193,7 +192,7 @@ class Registry:
             if not (principal.admin or principal.owner == grant.owner):
                 raise NotAuthorisedError(f"only {grant.owner} or an administrator may bring this grant")
             self._check_names(writer, grant)
-            row = GrantRow(grant.id, grant.owner, jws, now, None)
+            row = GrantRow(grant.id, grant.owner, jws, now, None, not_after=grant.not_after)
             if writer.add_grant(row, [str(name) for name in grant.datasets]):
                 record.subject["terms"] = grant.to_json()
                 context.audit.append(writer, record.entry("accepted"), now)

@@ -133,7 +133,7 @@ class Releases:
             return []
         opener = opener_of(member.attested.role, member.thumbprint)
         records = []
-        for row in reader.grants_for(str(name)):
+        for row in reader.grants_for(str(name), self.context.clock()):
             try:
                 grant = read_grant(row, owner)
             except SignatureInvalidError:

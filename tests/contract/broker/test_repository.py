@@ -118,11 +118,27 @@ class RepositoryContract:
             assert writer.revoke_grant("g", NOW)
             assert not writer.revoke_grant("g", NOW + timedelta(days=1))
         with repository.reading() as reader:
-            (found,) = reader.grants_for("hospital/patients")
+            (found,) = reader.grants_for("hospital/patients", NOW)
             assert found == reader.grant("g") == reader.grants("hospital")[0]
             assert found.openers == {("job", "a"), ("job", "b")}
             assert (found.jws, found.revoked) == ("jws", NOW)
-            assert reader.grants_for("hospital/other") == reader.grants("clinic") == []
+            assert reader.grants_for("hospital/other", NOW) == reader.grants("clinic") == []
+
+    def test_live_grants_are_all_found_and_of_ended_ones_the_newest(self, repository: Repository) -> None:
+        def made(name: str, minute: int, end: datetime | None) -> GrantRow:
+            return GrantRow(name, "hospital", "jws", NOW + timedelta(minutes=minute), None, not_after=end)
+
+        with repository.writing() as writer:
+            for i in range(60):
+                writer.add_grant(made(f"ended-{i}", i, NOW), ["hospital/patients"])
+            for i in range(60):
+                writer.add_grant(made(f"live-{i}", i - 100, NOW + timedelta(days=1)), ["hospital/patients"])
+            writer.add_grant(made("undated", -200, None), ["hospital/patients"])
+            writer.add_grant(made("revoked", -200, NOW + timedelta(days=1)), ["hospital/patients"])
+            writer.revoke_grant("revoked", NOW)
+            found = {row.id for row in writer.grants_for("hospital/patients", NOW)}
+        assert {f"live-{i}" for i in range(60)} | {"undated", "ended-59"} <= found
+        assert not {"ended-0", "revoked"} & found
 
     def test_a_challenge_is_used_once(self, repository: Repository) -> None:
         with repository.writing() as writer:
@@ -210,6 +226,22 @@ class TestSqlite(RepositoryContract):
         made = SqlRepository(engine)
         yield made
         made.close()
+
+
+def test_a_database_of_the_first_schema_keeps_its_grants(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/broker.db")
+    upgrade(engine, "0001")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO owners VALUES ('hospital', 't', '{}', 1)")
+        connection.exec_driver_sql("INSERT INTO datasets VALUES ('hospital/patients', 'hospital', 1)")
+        connection.exec_driver_sql("INSERT INTO grants VALUES ('g', 'hospital', 'jws', 1, NULL)")
+        connection.exec_driver_sql("INSERT INTO grant_datasets VALUES ('hospital/patients', 'g')")
+    upgrade(engine)
+    repository = SqlRepository(engine)
+    with repository.reading() as reader:
+        (kept,) = reader.grants_for("hospital/patients", NOW)
+    assert (kept.id, kept.jws, kept.not_after) == ("g", "jws", None)
+    repository.close()
 
 
 def test_the_migrations_make_exactly_the_schema(tmp_path: Path) -> None:

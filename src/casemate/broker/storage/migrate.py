@@ -15,7 +15,7 @@ from casemate.errors import FailedError
 __all__ = ["upgrade"]
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, revision: str = "head") -> None:
     """Apply what is missing, in one transaction: a crash leaves the old schema. Never goes back.
 
     Raises ``FailedError`` for a database that a newer version made."""
@@ -31,4 +31,4 @@ def upgrade(engine: Engine) -> None:
             if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
                 raise FailedError(f"the database is of schema {current}, which this version does not know; upgrade it")
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)

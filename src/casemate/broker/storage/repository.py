@@ -59,7 +59,8 @@ class PolicyRow:
 
 @dataclass(frozen=True)
 class GrantRow:
-    """``openers`` are the (job, opener) pairs that were released to under this grant."""
+    """``openers`` are the (job, opener) pairs that were released to under this grant; ``not_after`` is a copy of the
+    signed time, to find grants by."""
 
     id: str
     owner: str
@@ -67,6 +68,7 @@ class GrantRow:
     created: datetime
     revoked: datetime | None
     openers: frozenset[tuple[str, str]] = frozenset()
+    not_after: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,10 @@ class Reader(Protocol):
     def policies(self) -> list[PolicyRow]: ...
     def grant(self, grant_id: str) -> GrantRow | None: ...
     def grants(self, owner: str | None = None) -> list[GrantRow]: ...
-    def grants_for(self, dataset: str) -> list[GrantRow]: ...
+    def grants_for(self, dataset: str, now: datetime) -> list[GrantRow]:
+        """Grants that name a dataset: all that neither ended nor were revoked, and the newest of the others."""
+        ...
+
     def job(self, job_id: str) -> JobRow | None: ...
     def session(self, id_hash: str) -> SessionRow | None: ...
     def session_by_token(self, token_id: str) -> SessionRow | None: ...

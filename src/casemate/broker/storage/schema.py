@@ -115,6 +115,7 @@ grants = Table(
     Column("jws", Text, nullable=False),
     Column("created", Moment, nullable=False),
     Column("revoked", Moment),
+    Column("not_after", Moment),  # a copy, to find grants by; the signed document decides
 )
 
 grant_datasets = Table(

@@ -35,6 +35,7 @@ from casemate.crypto.jose import Jwk
 __all__ = ["SqlRepository", "SqlTransaction", "open_engine"]
 
 _HASH_SIZE = 32  # bytes
+_ENDED_GRANTS = 32  # looked at beside the live ones, so that a refusal can say which one ended
 
 # Statements of the release path, built once.
 _OWNER = select(t.owners).where(t.owners.c.name == bindparam("name"))
@@ -53,6 +54,12 @@ _GRANTS_FOR = (
     select(t.grants)
     .join(t.grant_datasets, t.grant_datasets.c.grant_id == t.grants.c.id)
     .where(t.grant_datasets.c.dataset == bindparam("dataset"))
+)
+_GRANTS_FOR = _GRANTS_FOR.where(
+    (t.grants.c.revoked.is_(None) & (t.grants.c.not_after.is_(None) | (t.grants.c.not_after > bindparam("now"))))
+    | t.grants.c.id.in_(
+        _GRANTS_FOR.with_only_columns(t.grants.c.id).order_by(t.grants.c.created.desc()).limit(_ENDED_GRANTS)
+    )
 )
 _USES = select(t.grant_uses).where(t.grant_uses.c.grant_id.in_(bindparam("grants", expanding=True)))
 _JOB = select(t.jobs).where(t.jobs.c.id == bindparam("id"))
@@ -215,7 +222,10 @@ class SqlTransaction:
             ids = [row.id for row in rows[start : start + 500]]
             for use in self._connection.execute(_USES, {"grants": ids}):
                 openers.setdefault(use.grant_id, set()).add((use.job, use.opener))
-        return [GrantRow(r.id, r.owner, r.jws, r.created, r.revoked, frozenset(openers.get(r.id, ()))) for r in rows]
+        return [
+            GrantRow(r.id, r.owner, r.jws, r.created, r.revoked, frozenset(openers.get(r.id, ())), r.not_after)
+            for r in rows
+        ]
 
     def grant(self, grant_id: str) -> GrantRow | None:
         found = self._grants(select(t.grants).where(t.grants.c.id == grant_id))
@@ -225,11 +235,18 @@ class SqlTransaction:
         statement = select(t.grants).order_by(t.grants.c.created, t.grants.c.id)
         return self._grants(statement if owner is None else statement.where(t.grants.c.owner == owner))
 
-    def grants_for(self, dataset: str) -> list[GrantRow]:
-        return self._grants(_GRANTS_FOR, dataset=dataset)
+    def grants_for(self, dataset: str, now: datetime) -> list[GrantRow]:
+        return self._grants(_GRANTS_FOR, dataset=dataset, now=now)
 
     def add_grant(self, grant: GrantRow, datasets: Sequence[str]) -> bool:
-        added = self._insert(t.grants, id=grant.id, owner=grant.owner, jws=grant.jws, created=grant.created)
+        added = self._insert(
+            t.grants,
+            id=grant.id,
+            owner=grant.owner,
+            jws=grant.jws,
+            created=grant.created,
+            not_after=grant.not_after,
+        )
         if added:
             rows = [{"dataset": name, "grant_id": grant.id} for name in datasets]
             self._connection.execute(t.grant_datasets.insert(), rows)
