@@ -41,6 +41,8 @@ COMMANDS: dict[str, _Entry] = {
     "run": _Entry("run", "Entry point inside a TEE: attest, fetch keys, start the program."),
     "explain": _Entry("explain", "Show every clause of a refusal."),
     "attest": _Entry("attest", "Judge stored evidence, or collect evidence on this machine."),
+    "collateral": _Entry("collateral", "Fetch, import, show and check what makers say about their platforms."),
+    "reference": _Entry("reference", "Compute reference values from a build, signed; show what changed between two."),
     "audit": _Entry("audit", "Read the broker's audit log and prove it whole."),
     "bench": _Entry("bench", "Measure start-up against plain Spark."),
     "completion": _Entry("completion", "Print the completion script of a shell."),
