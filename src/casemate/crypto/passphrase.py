@@ -31,7 +31,7 @@ def key_from_passphrase(passphrase: Secret, parameters: ScryptParameters) -> Sec
     n, r, p = parameters.n, parameters.r, parameters.p
     try:
         text = unicodedata.normalize("NFKC", passphrase.reveal().decode()).encode()
-        if not (2**14 <= n and 8 <= r <= 32 and 1 <= p <= 16 and 128 * n * r * p <= _MAX_MEMORY):
+        if not (n >= 2**14 and 8 <= r <= 32 and 1 <= p <= 16 and 128 * n * r * p <= _MAX_MEMORY):
             raise ValueError("cost out of bounds")
         raw = hashlib.scrypt(text, salt=parameters.salt, n=n, r=r, p=p, maxmem=2 * _MAX_MEMORY, dklen=KEY_SIZE)
     except ValueError as exc:
