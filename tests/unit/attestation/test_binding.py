@@ -29,7 +29,9 @@ def test_report_data_is_the_published_digest_of_its_canonical_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [report_data("m", KEY), report_data("n", KeyPair.generate().public), report_data("n", KEY, "{}")]
+    "other",
+    [report_data("m", KEY), report_data("n", KeyPair.generate().public), report_data("n", KEY, "{}")],
+    ids=["challenge", "key", "additional-evidence"],
 )
 def test_challenge_key_and_additional_evidence_are_each_bound(other: bytes) -> None:
     with pytest.raises(ReportDataMismatchError, match="expected"):
