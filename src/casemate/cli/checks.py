@@ -119,7 +119,8 @@ def _home(settings: Settings) -> Finding:
 def _private_files(settings: Settings) -> Iterator[Path]:
     yield settings.home
     yield from settings.identities_dir.glob("*.pem")
-    yield from (settings.broker_dir / name for name in ("root.key.json", "root.passphrase", "ca.key.pem", "broker.db"))
+    yield from (settings.broker_dir / name for name in ("root.key.json", "root.passphrase", "broker.db"))
+    yield from settings.broker_dir.glob("*.key.wrapped")
 
 
 def _permissions(settings: Settings) -> Finding:
