@@ -160,6 +160,7 @@ LAYOUTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "camel_case": lambda value: json.dumps(camel(value)),
     "replies_inside": lambda value: json.dumps(replies(value)),
     "objects_inside": objects,
+    "objects_indented": lambda value: json.dumps(json.loads(objects(value)), indent=2),
     "crls_base64": lambda value: json.dumps(crls(value, b64)),
     "crls_base64_of_hex": lambda value: json.dumps(crls(value, lambda der: b64(der.hex().encode()))),
     "crls_pem": lambda value: json.dumps(crls(value, pem_crl)),

@@ -125,7 +125,8 @@ def read_pieces(text: str) -> dict[str, str]:
     for name, raw in members.items():
         member = _NAMES.get(name.lower().replace("_", "").replace("-", ""))
         if member in _INNER and "signature" in members:  # the reply of a PCS itself
-            pieces |= {member: raw, f"{member}_signature": _hex(json.loads(members["signature"]), "signature")}
+            signature = _hex(json.loads(members["signature"]), "signature")
+            pieces |= {member: _as_signed(raw), f"{member}_signature": signature}
         elif member in _INNER:
             pieces |= _signed_text(member, raw)
         elif member is not None:
@@ -175,8 +176,18 @@ def _signed_text(member: str, raw: str) -> dict[str, str]:
         raise CollateralMalformedError(f"collateral: {member} is not JSON text")
     inner = _members(text)
     if "signature" in inner and (body := inner.get(_INNER[member]) or inner.get(member)):
-        return {member: body, f"{member}_signature": _hex(json.loads(inner["signature"]), f"{member} signature")}
-    return {member: text}
+        return {
+            member: _as_signed(body),
+            f"{member}_signature": _hex(json.loads(inner["signature"]), f"{member} signature"),
+        }
+    return {member: _as_signed(text)}
+
+
+def _as_signed(text: str) -> str:
+    """The text as the maker signed it: makers write no line breaks, so what a tool indented is made compact again."""
+    if "\n" not in text:
+        return text
+    return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
 
 
 def _chain(value: Any, what: str) -> str:
