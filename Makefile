@@ -10,10 +10,10 @@ READY := $(VENV)/.casemate-ready
 WORKERS ?= 2
 export VENV
 
-.PHONY: help setup demo test check bench docs reference constraints format clean distclean
+.PHONY: help setup demo test check bench bench-fuzz docs reference constraints format clean distclean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 setup: $(READY) ## virtual environment, JDK, Java part
 
@@ -37,6 +37,9 @@ check: $(READY) ## lint, types, structure, generated pages, documentation
 
 bench: $(READY) ## attested start-up against plain spark-submit
 	@$(BIN)/casemate bench startup
+
+bench-fuzz: $(READY) ## 100,000 spoiled inputs for every parser and verifier of evidence
+	@$(BIN)/casemate bench fuzz --format json --out build/fuzz.json
 
 docs: $(READY) ## serve the documentation locally
 	@$(BIN)/mkdocs serve
