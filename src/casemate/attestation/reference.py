@@ -21,6 +21,7 @@ from casemate.attestation.reference_errors import (
     ReferenceBuilderUnknownError,
     ReferenceEmptyError,
     ReferenceExpiredError,
+    ReferenceInputError,
     ReferenceMalformedError,
     ReferenceSignatureError,
 )
@@ -295,10 +296,12 @@ def values_of_claims(claims: Claims) -> dict[str, str]:
 
 
 # -- a policy that pins them -------------------------------------------------------------------------------------------
-def policy_yaml(reference: Reference, platform: str | None = None) -> str:
+def policy_yaml(reference: Reference, platform: str | None = None, mrtd: str | None = None) -> str:
     """A YAML policy that accepts this build alone, on ``platform`` (sgx, tdx, snp, simulator), or on the only one.
 
-    Raises ``ReferenceEmptyError`` when the document has no value, or several platforms and none is named."""
+    TDX needs ``mrtd`` (hex): RTMRs are the word of the firmware, and only MRTD says which firmware that is.
+    Raises ``ReferenceInputError`` without it, ``ReferenceEmptyError`` when the document has no value for the platform,
+    or several platforms and none is named."""
     known = sorted({name.partition(".")[0] for name in reference.values if "." in name})
     if platform is None and len(known) == 1:
         platform = known[0]
@@ -319,7 +322,12 @@ def policy_yaml(reference: Reference, platform: str | None = None) -> str:
             "allow_simulated: true",
         ]
     lines.append(f"platforms: [{'tdx' if platform == 'simulator' else platform}]")
-    if measurement := values.get(f"{platform}.measurement"):
+    measurement = values.get(f"{platform}.measurement")
+    if platform == "tdx":
+        if mrtd is None or not re.fullmatch(r"[0-9a-f]{96}", mrtd):
+            raise ReferenceInputError("TDX: RTMRs are the firmware's word; give its MRTD, 96 hex digits, by --mrtd")
+        measurement = mrtd
+    if measurement:
         lines.append(f'measurements: ["{measurement}"]')
     if platform == "sgx" and (signer := values.get("sgx.signer")):
         lines.append(f'signers: ["{signer}"]')

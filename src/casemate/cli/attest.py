@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 
 from casemate.attestation.appraise import Judgement, Platform, appraise_stored
 from casemate.attestation.clauses import Clause
+from casemate.attestation.collateral.cache import CollateralCache
 from casemate.attestation.detect import find_attester
 from casemate.attestation.evidence import REPORT_DATA_SIZE
 from casemate.attestation.platforms.simulator.client import SimulatorAttester
@@ -39,6 +41,7 @@ def _group() -> None:
 @app.command(
     epilog=epilog(
         "casemate attest verify quote.bin --collateral collateral.json",
+        "casemate attest verify quote.bin --collateral ~/.casemate/collateral",
         "casemate attest verify report.bin --certs vcek.der --certs milan.pem --policy prod.yaml",
         "casemate attest verify evidence.json --challenge 00aabb --event-log eventlog.bin --format json",
         exits={0: "accepted", 1: "refused", 3: "undecided: an endorsement is missing or has expired"},
@@ -51,7 +54,11 @@ def verify(
     platform: Annotated[Platform, typer.Option("--platform", help="What the evidence must be of.")] = Platform.AUTO,
     collateral: Annotated[
         list[Path] | None,
-        typer.Option("--collateral", metavar="JSON", help="Intel's collateral. Repeatable, for replies in pieces."),
+        typer.Option(
+            "--collateral",
+            metavar="JSON",
+            help="Intel's collateral, or a directory that `casemate collateral` keeps. Repeatable, for pieces.",
+        ),
     ] = None,
     certs: Annotated[
         list[Path] | None,
@@ -84,8 +91,8 @@ def verify(
         _read(evidence),
         now=_moment(at),
         platform=platform,
-        collateral=[_text(path) for path in collateral or ()],
-        certificates=[_read(path) for path in certs or ()],
+        collateral=[text for path in collateral or () for text in _documents(path)],
+        certificates=[*(_read(path) for path in certs or ()), *_endorsements(collateral or ())],
         event_log=None if event_log is None else _read(event_log),
         challenge=None if challenge is None else _hex(challenge, "challenge"),
         trust_anchor=None if trust_anchor is None else _read(trust_anchor),
@@ -144,8 +151,16 @@ def _read(path: Path) -> bytes:
         raise FileMissingError(f"{path}: not found, or not a file") from None
 
 
-def _text(path: Path) -> str:
-    return _read(path).decode("utf-8", "replace")
+def _documents(path: Path) -> list[str]:
+    """One collateral document, or all of a directory's."""
+    if path.is_dir():
+        return CollateralCache(path).documents()
+    return [_read(path).decode("utf-8", "replace")]
+
+
+def _endorsements(paths: Iterable[Path]) -> list[bytes]:
+    """AMD's certificates and revocation lists in those of ``paths`` that are directories."""
+    return [blob for path in paths if path.is_dir() for blob in CollateralCache(path).endorsements()]
 
 
 def _hex(text: str, what: str) -> bytes:

@@ -227,6 +227,9 @@ def policy(
         Path | None, typer.Option("--builder-key", metavar="FILE", help="The builder's key: who must have signed.")
     ] = None,
     platform: Annotated[PolicyPlatform | None, typer.Option("--platform", help="When there are several.")] = None,
+    mrtd: Annotated[
+        str | None, typer.Option("--mrtd", metavar="HEX", help="TDX: of the firmware; RTMRs are its word alone.")
+    ] = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Print an appraisal policy that pins signed reference values. Their builder has to be named."""
@@ -235,7 +238,7 @@ def policy(
     if trusted is None:
         raise ReferenceBuilderUnknownError("no builder was named, so that nobody vouches for the values")
     found = open_reference(_text(reference), builder=trusted, now=datetime.now(UTC))
-    text = policy_yaml(found, None if platform is None else str(platform))
+    text = policy_yaml(found, None if platform is None else str(platform), None if mrtd is None else mrtd.lower())
     output.data({"reference": found.name, "yaml": text}, text.rstrip("\n"))
     if platform is PolicyPlatform.SIMULATOR or "allow_simulated: true" in text:
         output.simulated("evidence is what this policy accepts")

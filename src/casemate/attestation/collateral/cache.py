@@ -97,8 +97,9 @@ class CollateralCache:
         return [self._read(path).decode("utf-8", "replace") for path in self._files() if path.suffix == ".json"]
 
     def endorsements(self) -> list[bytes]:
-        """The content of every other file: certificates and revocation lists."""
-        return [self._read(path) for path in self._files() if path.name.startswith("snp-")]
+        """The content of every other file that goes with one of AMD's own roots: certificates and revocation lists."""
+        starts = tuple(f"snp-{product.lower()}-{pin[:8]}" for product, pin in AMD_ARK_PINS.items())
+        return [self._read(path) for path in self._files() if path.name.startswith(starts)]
 
     def store(self, sets: Sequence[Collateral], products: Sequence[AmdSet], *, now: datetime) -> list[Kept]:
         """Write what is new, after all of it was verified; what is there and newer stays."""
