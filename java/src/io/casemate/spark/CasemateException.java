@@ -2,7 +2,7 @@ package io.casemate.spark;
 
 import java.io.IOException;
 
-/** What Casemate refuses. The message begins with a stable code and names the file: {@code file-tampered: file:///…: …}. */
+/** What Casemate refuses. The message begins with a stable code and names the file. */
 abstract class CasemateException extends IOException {
   private static final long serialVersionUID = 1L;
 

@@ -9,7 +9,6 @@ import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.IntFunction;
-import javax.crypto.AEADBadTagException;
 import org.apache.hadoop.fs.ByteBufferPositionedReadable;
 import org.apache.hadoop.fs.ByteBufferReadable;
 import org.apache.hadoop.fs.CanUnbuffer;
@@ -26,22 +25,16 @@ import org.apache.hadoop.fs.VectoredReadUtils;
  */
 final class EncryptedInputStream extends FSInputStream
     implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities {
-  /** Segments fetched at once when reading on and on; half a megabyte, below the humongous objects of G1. */
-  private static final int MAX_FETCH = 8;
+  private static final int MAX_FETCH = SegmentReader.MAX_FETCH;
   private static final int KEPT_SEGMENTS = 4;
 
   private final FSDataInputStream stored;
+  private final SegmentReader segments;
   private final String name;
-  private final SegmentCipher cipher;
-  private final Agent agent;
   private final long length;
-  private final long storedLength;
-  private final long lastSegment;
 
   private long position;
   private boolean closed;
-  private boolean endAuthentic;
-  private byte[] ciphertext = new byte[0];
   private final Window ahead = new Window();
   private final Window[] kept = new Window[KEPT_SEGMENTS];
   private int nextKept;
@@ -76,12 +69,8 @@ final class EncryptedInputStream extends FSInputStream
   EncryptedInputStream(FSDataInputStream stored, String name, SegmentCipher cipher, long storedLength, Agent agent) {
     this.stored = stored;
     this.name = name;
-    this.cipher = cipher;
-    this.agent = agent;
-    this.storedLength = storedLength;
+    this.segments = new SegmentReader(stored, name, cipher, storedLength, agent);
     this.length = SegmentCipher.plaintextSize(storedLength);
-    this.lastSegment =
-        (storedLength - Preamble.SIZE_BYTES + SegmentCipher.SEGMENT_SIZE_BYTES - 1) / SegmentCipher.SEGMENT_SIZE_BYTES - 1;
   }
 
   @Override
@@ -97,7 +86,7 @@ final class EncryptedInputStream extends FSInputStream
       return 0;
     }
     if (position >= length) {
-      authenticateEnd();
+      segments.authenticateEnd();
       return -1;
     }
     if (!ahead.holds(position)) {
@@ -121,12 +110,12 @@ final class EncryptedInputStream extends FSInputStream
     }
     long end = first;
     int size = 0;
-    while (end <= lastSegment && end - first < MAX_FETCH && size + plaintextSize(end) <= wanted) {
-      size += plaintextSize(end++);
+    while (end <= segments.last() && end - first < MAX_FETCH && size + segments.plaintextSize(end) <= wanted) {
+      size += segments.plaintextSize(end++);
     }
     if (end > first) {
-      fetch(first, end, false);
-      decrypt(first, end, first, out, offset);
+      segments.fetch(first, end, false);
+      segments.decrypt(first, end, first, out, offset);
     }
     return size;
   }
@@ -136,10 +125,10 @@ final class EncryptedInputStream extends FSInputStream
     long first = SegmentCipher.segmentOf(position);
     boolean sequential = ahead.size > 0 && SegmentCipher.plaintextStart(first) == ahead.start + ahead.size;
     fetch = sequential ? Math.min(2 * fetch, MAX_FETCH) : 1;
-    long end = Math.min(first + fetch, lastSegment + 1);
+    long end = Math.min(first + fetch, segments.last() + 1);
     byte[] room = ahead.room((int) Math.min(fetch * (long) SegmentCipher.PLAINTEXT_SIZE_BYTES, Math.max(length, 1)));
-    fetch(first, end, false);
-    int size = decrypt(first, end, first, room, 0);
+    segments.fetch(first, end, false);
+    int size = segments.decrypt(first, end, first, room, 0);
     ahead.start = SegmentCipher.plaintextStart(first);
     ahead.size = size;
   }
@@ -152,7 +141,7 @@ final class EncryptedInputStream extends FSInputStream
       return 0;
     }
     if (from >= length) {
-      authenticateEnd();
+      segments.authenticateEnd();
       return -1;
     }
     int total = (int) Math.min(wanted, length - from);
@@ -175,12 +164,12 @@ final class EncryptedInputStream extends FSInputStream
     }
     long first = SegmentCipher.segmentOf(from);
     long last = Math.min(SegmentCipher.segmentOf(from + wanted - 1), first + MAX_FETCH - 1);
-    fetch(first, last + 1, true);
+    segments.fetch(first, last + 1, true);
     int done = 0;
     for (long index = first; index <= last; index++) {
       long start = SegmentCipher.plaintextStart(index);
-      if (from + done == start && plaintextSize(index) <= wanted - done) {
-        done += decrypt(index, index + 1, first, out, offset + done);
+      if (from + done == start && segments.plaintextSize(index) <= wanted - done) {
+        done += segments.decrypt(index, index + 1, first, out, offset + done);
       } else {
         done += keep(index, first).copy(from + done, out, offset + done, wanted - done);
       }
@@ -191,78 +180,10 @@ final class EncryptedInputStream extends FSInputStream
   private Window keep(long index, long first) throws IOException {
     Window window = kept[nextKept] == null ? kept[nextKept] = new Window() : kept[nextKept];
     nextKept = (nextKept + 1) % KEPT_SEGMENTS;
-    int size = decrypt(index, index + 1, first, window.room(plaintextSize(index)), 0);
+    int size = segments.decrypt(index, index + 1, first, window.room(segments.plaintextSize(index)), 0);
     window.start = SegmentCipher.plaintextStart(index);
     window.size = size;
     return window;
-  }
-
-  private int plaintextSize(long index) {
-    return (int) (Math.min(SegmentCipher.plaintextStart(index + 1), length) - SegmentCipher.plaintextStart(index));
-  }
-
-  private long storedEnd(long index) {
-    return Math.min(SegmentCipher.storedStart(index + 1), storedLength);
-  }
-
-  /** Brings the ciphertext of segments {@code first} to {@code end - 1} into memory. */
-  private void fetch(long first, long end, boolean positioned) throws IOException {
-    long from = SegmentCipher.storedStart(first);
-    int size = (int) (storedEnd(end - 1) - from);
-    if (ciphertext.length < size) {
-      ciphertext = new byte[Math.max(size, Math.min(2 * ciphertext.length, MAX_FETCH * SegmentCipher.SEGMENT_SIZE_BYTES))];
-    }
-    try {
-      if (positioned) {
-        stored.readFully(from, ciphertext, 0, size);
-      } else {
-        if (stored.getPos() != from) {
-          stored.seek(from);
-        }
-        stored.readFully(ciphertext, 0, size);
-      }
-    } catch (EOFException e) {
-      throw agent.report(new IntegrityException("file-truncated", name, "ends within segment " + (end - 1), e));
-    }
-  }
-
-  /** Decrypts fetched segments; {@code fetched} is the index of the first one that was fetched. */
-  private int decrypt(long first, long end, long fetched, byte[] out, int offset) throws IOException {
-    int done = 0;
-    for (long index = first; index < end; index++) {
-      int from = (int) (SegmentCipher.storedStart(index) - SegmentCipher.storedStart(fetched));
-      int size = (int) (storedEnd(index) - SegmentCipher.storedStart(index));
-      try {
-        cipher.decrypt(index, index == lastSegment, ciphertext, from, size, out, offset + done);
-      } catch (AEADBadTagException e) {
-        throw agent.report(badSegment(index, from, size, e));
-      }
-      endAuthentic |= index == lastSegment;
-      done += size - SegmentCipher.TAG_SIZE_BYTES;
-    }
-    return done;
-  }
-
-  private IntegrityException badSegment(long index, int from, int size, AEADBadTagException cause) {
-    if (index == lastSegment && size > SegmentCipher.TAG_SIZE_BYTES) {
-      try {
-        cipher.decrypt(index, false, ciphertext, from, size, new byte[size], 0);
-        return new IntegrityException("file-truncated", name, "ends after segment " + index + ", which is not its last");
-      } catch (AEADBadTagException e) {
-        // not an inner segment either: changed
-      }
-    }
-    String which = "segment " + index + (index == lastSegment ? ", the last," : "");
-    return new IntegrityException(
-        "file-tampered", name, which + " does not authenticate: changed, moved, cut or extended", cause);
-  }
-
-  /** Whoever is told that the file ends here must not have been told so by somebody who cut it. */
-  private void authenticateEnd() throws IOException {
-    if (!endAuthentic) {
-      fetch(lastSegment, lastSegment + 1, true);
-      decrypt(lastSegment, lastSegment + 1, lastSegment, new byte[SegmentCipher.SEGMENT_SIZE_BYTES], 0);
-    }
   }
 
   @Override
@@ -414,7 +335,7 @@ final class EncryptedInputStream extends FSInputStream
   }
 
   private void forget() {
-    ciphertext = new byte[0];
+    segments.forget();
     bounce = null;
     Arrays.fill(kept, null);
     ahead.bytes = new byte[0];

@@ -4,7 +4,7 @@ import java.net.URI;
 import java.util.Locale;
 import org.apache.hadoop.fs.Path;
 
-/** Paths as plain text, {@code scheme://authority/decoded/path} without a trailing slash: what zones and manifests name. */
+/** Paths as text, {@code scheme://authority/decoded/path} without a trailing slash: what zones and manifests name. */
 final class Location {
   private Location() {}
 

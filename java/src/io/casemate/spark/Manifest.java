@@ -163,7 +163,8 @@ final class Manifest {
           dataset, keyVersion, location, recorded.number(), files);
       expected.put("mac", mac);
       if (!(mac instanceof String) || !Arrays.equals(Json.canonical(expected), bytes)) {
-        throw tampered(name, "not the manifest of " + dataset + " at " + location + ", generation " + recorded.number());
+        throw tampered(name,
+            "not the manifest of " + dataset + " at " + location + ", generation " + recorded.number());
       }
     } catch (CasemateException e) {
       throw e;
@@ -171,8 +172,8 @@ final class Manifest {
       throw tampered(name, "not a manifest: " + e.getMessage());
     }
     document.remove("mac");
-    String right = mac(keys.key(keyVersion), document);
-    if (!MessageDigest.isEqual(right.getBytes(StandardCharsets.UTF_8), ((String) mac).getBytes(StandardCharsets.UTF_8))) {
+    byte[] right = mac(keys.key(keyVersion), document).getBytes(StandardCharsets.UTF_8);
+    if (!MessageDigest.isEqual(right, ((String) mac).getBytes(StandardCharsets.UTF_8))) {
       throw tampered(name, "does not authenticate under version " + keyVersion + " of " + dataset); // (4)
     }
     return new Manifest(location, generation, files);

@@ -104,7 +104,7 @@ final class Preamble {
     return new Preamble(bytes, key.dataset(), fileId, key.version(), wrapped);
   }
 
-  /** The file key. @throws IntegrityException {@code file-tampered} if key, dataset, version, file id or a bit differs */
+  /** The file key. @throws IntegrityException {@code file-tampered} if anything about key or header differs */
   byte[] unwrap(DatasetKey key, String file) throws IntegrityException {
     byte[] nonce = Arrays.copyOf(wrappedKey, NONCE_SIZE_BYTES);
     int size = wrappedKey.length - NONCE_SIZE_BYTES;

@@ -60,7 +60,8 @@ final class SegmentCipher {
     if (stored < SMALLEST_FILE_BYTES || body > MAX_BODY_BYTES || rest > 0 && rest <= TAG_SIZE_BYTES) {
       return -1;
     }
-    return body / SEGMENT_SIZE_BYTES * PLAINTEXT_SIZE_BYTES + (rest > 0 ? rest - TAG_SIZE_BYTES : 0) - HEADER_SIZE_BYTES;
+    long full = body / SEGMENT_SIZE_BYTES * PLAINTEXT_SIZE_BYTES;
+    return full + (rest > 0 ? rest - TAG_SIZE_BYTES : 0) - HEADER_SIZE_BYTES;
   }
 
   /** Stored bytes, preamble included, for {@code plaintext} bytes. */

@@ -31,8 +31,8 @@ import org.apache.hadoop.security.token.Token;
 import org.apache.hadoop.util.Progressable;
 
 /**
- * Stands in front of the file system of a scheme ({@code fs.hdfs.impl}, {@code fs.s3a.impl}, …): below a zone every byte is
- * encrypted, outside the zones reading is plain and writing refused. For {@code file} see {@link ZoneLocalFileSystem}.
+ * Stands in front of the file system of a scheme ({@code fs.hdfs.impl}, {@code fs.s3a.impl}, …): below a zone every
+ * byte is encrypted, outside the zones reading is plain and writing refused. For {@code file} see {@link ZoneLocalFileSystem}.
  *
  * <p>It extends {@code FileSystem} and nothing that forwards calls, so that a method of a newer Hadoop fails, or comes
  * down to the methods here, instead of reaching the storage unseen.
@@ -45,16 +45,10 @@ public final class ZoneFileSystem extends FileSystem {
   private FileSystem stored; // inside: the same without checksum files, since every segment has a tag
   private volatile Guard guard;
 
-  /** What needs the agent; made at the first access, so that a process without one still starts, and opens nothing. */
-  private record Guard(Agent agent, Places places, StoredFiles files, Manifests manifests, boolean strict) {}
-
   private Guard guard() throws IOException {
     Guard found = guard;
     if (found == null) {
-      Agent agent = Agent.get();
-      Places places = new Places(agent, getScheme().equals("file"));
-      StoredFiles files = new StoredFiles(agent, stored, places);
-      found = new Guard(agent, places, files, new Manifests(agent, stored, files), places.session().strict());
+      found = Guard.create(stored, storage);
       guard = found;
     }
     return found;
@@ -276,24 +270,9 @@ public final class ZoneFileSystem extends FileSystem {
     return new FSDataOutputStream(new EncryptedOutputStream(out, key, random, () -> {
       changes.closed(place.location());
       if (place.path().getName().equals(SUCCESS)) {
-        committed(place);
+        guard().changes().succeeded(place);
       }
     }), null);
-  }
-
-  /** A {@code _SUCCESS} file was closed: the directory it lies in is complete. */
-  private void committed(Place success) throws IOException {
-    String directory = Location.parent(success.location());
-    if (Place.isStaging(Location.name(directory))) {
-      guard().agent().changes().staged(directory); // complete once its partitions were moved: see delete
-    } else if (!success.isUnfinished() && Location.within(directory, success.zone().prefix())) {
-      try {
-        guard().manifests().commit(new Place(success.path().getParent(), directory, success.zone(), false));
-      } catch (IOException e) {
-        stored.delete(success.path(), false);
-        throw e;
-      }
-    }
   }
 
   @Override
@@ -326,132 +305,21 @@ public final class ZoneFileSystem extends FileSystem {
   public boolean mkdirs(Path path, FsPermission permission) throws IOException {
     Place place = locate(path);
     FileSystem system = systemFor(place);
-    if (!place.inZone() && isExistingDirectory(system, path)) {
+    if (!place.inZone() && ZoneChanges.isDirectory(system, path)) {
       return true; // changes nothing
     }
     guard().places().checkWrite(place);
     return system.mkdirs(path, permission);
   }
 
-  private static boolean isExistingDirectory(FileSystem system, Path path) throws IOException {
-    try {
-      return system.getFileStatus(path).isDirectory();
-    } catch (FileNotFoundException e) {
-      return false;
-    }
-  }
-
   @Override
   public boolean rename(Path source, Path target) throws IOException {
-    Places places = guard().places();
-    Place from = locate(source);
-    Place to = locate(target);
-    places.checkWriteTree(from);
-    places.checkWriteTree(to);
-    boolean intoDirectory = isExistingDirectory(systemFor(to), target);
-    Place inside = places.child(to, source.getName());
-    if (intoDirectory) {
-      places.checkWriteTree(inside);
-    }
-    checkSameKey(from, to);
-    checkSameKey(from, inside);
-    if (!from.inZone()) {
-      return storage.rename(source, target);
-    }
-    Manifests manifests = guard().manifests();
-    boolean committed = !from.isUnfinished() && isExistingDirectory(stored, new Path(source, Manifest.DIRECTORY))
-        && manifests.isCommitted(from);
-    if (committed) {
-      manifests.checkTree(from);
-    }
-    if (!stored.rename(source, target)) {
-      return false;
-    }
-    Place moved = intoDirectory && stored.exists(inside.path()) ? inside : to;
-    Changes changes = guard().agent().changes();
-    changes.add(from.location());
-    changes.add(moved.location());
-    markStaged(from.location());
-    if (committed) {
-      stored.delete(new Path(moved.path(), Manifest.DIRECTORY), true);
-      manifests.commit(moved);
-      manifests.recordDeleted(from);
-    }
-    return true;
-  }
-
-  /** Something was moved out of a staging directory: what it went to is committed when that directory goes. */
-  private void markStaged(String location) throws IOException {
-    for (String above = Location.parent(location); above.contains("/.spark-staging-"); above = Location.parent(above)) {
-      if (Place.isStaging(Location.name(above))) {
-        guard().agent().changes().staged(above);
-      }
-    }
-  }
-
-  /** Renaming moves stored bytes as they are, so both ends must be encrypted for one dataset, or both be plain. */
-  private void checkSameKey(Place from, Place to) throws IOException {
-    String a = from.inZone() ? from.zone().dataset() : from.isPrivate() ? "TEE-private memory" : "no zone";
-    String b = to.inZone() ? to.zone().dataset() : to.isPrivate() ? "TEE-private memory" : "no zone";
-    if (!a.equals(b)) {
-      throw guard().places().refused("zone-access-denied", from.location(),
-          "cannot be renamed to " + to.location() + ": from " + a + " to " + b + "; read it and write it anew");
-    }
+    return guard().changes().rename(locate(source), locate(target));
   }
 
   @Override
   public boolean delete(Path path, boolean recursive) throws IOException {
-    Place place = locate(path);
-    guard().places().checkWriteTree(place);
-    if (!place.inZone()) {
-      return storage.delete(path, recursive);
-    }
-    FileStatus status;
-    try {
-      status = stored.getFileStatus(path);
-    } catch (FileNotFoundException e) {
-      return false;
-    }
-    List<Place> committed = new ArrayList<>();
-    boolean whole = recursive;
-    if (status.isDirectory()) {
-      FileStatus[] entries = stored.listStatus(path);
-      whole |= entries.length == 1 && entries[0].getPath().getName().equals(Manifest.DIRECTORY);
-      if (whole && !place.isUnfinished()) {
-        findCommitted(place, entries, committed);
-        if (!committed.contains(place) && guard().manifests().isCommitted(place)) {
-          committed.add(place);
-        }
-      }
-    }
-    boolean deleted = stored.delete(path, whole);
-    if (deleted) {
-      guard().agent().changes().add(place.location());
-      for (Place gone : committed) {
-        guard().manifests().recordDeleted(gone);
-      }
-      if (guard().agent().changes().unstaged(place.location())) {
-        guard().manifests().commit(
-            new Place(path.getParent(), Location.parent(place.location()), place.zone(), false));
-      }
-    }
-    return deleted;
-  }
-
-  private void findCommitted(Place directory, FileStatus[] entries, List<Place> found) throws IOException {
-    for (FileStatus entry : entries) {
-      String name = entry.getPath().getName();
-      if (!entry.isDirectory()) {
-        continue;
-      }
-      if (name.equals(Manifest.DIRECTORY)) {
-        if (guard().manifests().isCommitted(directory)) {
-          found.add(directory);
-        }
-      } else if (!Place.isUnfinishedName(name)) {
-        findCommitted(directory.child(name), stored.listStatus(entry.getPath()), found);
-      }
-    }
+    return guard().changes().delete(locate(path), recursive);
   }
 
   @Override

@@ -24,8 +24,8 @@ import org.apache.hadoop.util.Progressable;
 
 /**
  * The zones for {@code file} ({@code fs.file.impl}). Hadoop and Spark cast what is registered there to
- * {@code LocalFileSystem} ({@code FileSystem.getLocal}, which every {@code sc.textFile} calls), so it has to be one; but the "raw" file
- * system that it filters is a {@link ZoneFileSystem}, so that whatever is not overridden here still ends in the zones.
+ * {@code LocalFileSystem} ({@code FileSystem.getLocal}, which every {@code sc.textFile} calls), so it has to be one;
+ * but the "raw" file system that it filters is a {@link ZoneFileSystem}, so that whatever is not overridden here still ends in the zones.
  * The overrides take out the checksum files of Hadoop's class.
  */
 public final class ZoneLocalFileSystem extends LocalFileSystem {

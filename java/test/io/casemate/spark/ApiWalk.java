@@ -12,13 +12,14 @@ import java.util.TreeSet;
 import java.util.stream.Collectors;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.AbstractFileSystem;
+import org.apache.hadoop.fs.FileContext;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.LocalFileSystem;
 import org.apache.hadoop.fs.Path;
 
 /**
- * Walks every public method of Hadoop's file systems in a zone. Arguments: a directory whose {@code rw} is a zone to read and
- * write, {@code ro} one to read, {@code private} TEE-private and {@code outside} none of these.
+ * Walks every public method of Hadoop's file systems in a zone. Argument: a directory whose {@code rw} is a zone to
+ * read and write, {@code ro} one to read, {@code private} TEE-private and {@code outside} none of these.
  */
 public final class ApiWalk {
   private final java.nio.file.Path base;
@@ -74,10 +75,12 @@ public final class ApiWalk {
   }
 
   private static void localOverrides() {
-    Set<String> harmless = Set.of("getScheme()", "getRaw()", "getRawFileSystem()", "getVerifyChecksum()", "setConf(Configuration)",
-        "getBytesPerSum()", "getChecksumFile(Path)", "getChecksumFileLength(Path,long)"); // names and numbers, no files
+    Set<String> harmless = Set.of( // names and numbers, no files
+        "getScheme()", "getRaw()", "getRawFileSystem()", "getVerifyChecksum()", "setConf(Configuration)",
+        "getBytesPerSum()", "getChecksumFile(Path)", "getChecksumFileLength(Path,long)");
     Set<String> left = new TreeSet<>();
-    for (Class<?> type = LocalFileSystem.class; !type.getSimpleName().equals("FilterFileSystem"); type = type.getSuperclass()) {
+    for (Class<?> type = LocalFileSystem.class; !type.getSimpleName().equals("FilterFileSystem");
+        type = type.getSuperclass()) {
       for (Method method : type.getDeclaredMethods()) {
         if (!Modifier.isPublic(method.getModifiers()) || Modifier.isStatic(method.getModifiers()) || method.isBridge()
             || method.isSynthetic() || harmless.contains(signature(method))) {
@@ -135,7 +138,8 @@ public final class ApiWalk {
       });
       if (entry.getValue().kind() == ApiTable.Kind.WRITES) {
         for (String area : new String[] {"ro", "outside"}) {
-          Check.test(name + "." + entry.getKey() + " is refused in " + area, () -> isRefused(fixture(fs, area), call::run));
+          Check.test(name + "." + entry.getKey() + " is refused in " + area,
+              () -> isRefused(fixture(fs, area), call::run));
         }
       }
     }
@@ -198,8 +202,9 @@ public final class ApiWalk {
       }
       Check.same(content, TestFiles.read(fs.open(file)));
       Check.same((long) content.length, fs.listStatus(file.getParent())[0].getLen());
-      Check.same(content, TestFiles.read(org.apache.hadoop.fs.FileContext.getFileContext(file.toUri(), other).open(file)));
-      Check.that(!TestFiles.holds(Files.readAllBytes(base.resolve("bucket/zone/file")), TestFiles.MARKER), "plaintext");
+      Check.same(content, TestFiles.read(FileContext.getFileContext(file.toUri(), other).open(file)));
+      byte[] bytes = Files.readAllBytes(base.resolve("bucket/zone/file"));
+      Check.that(!TestFiles.holds(bytes, TestFiles.MARKER), "plaintext");
       Check.refused("outside-zones", () -> fs.create(new Path(root, "elsewhere")));
       Check.refused("outside-zones", () -> new Path("bucket://other" + base.resolve("bucket/zone/x"))
           .getFileSystem(other).create(new Path("bucket://other" + base.resolve("bucket/zone/x"))));
