@@ -22,6 +22,10 @@ from casemate.errors import CasemateError
 
 __all__ = ["EndorsementMalformedError", "Endorsements", "common_name", "pem_of", "sort_endorsements"]
 
+# Google's and NVIDIA's names are longer than X.520 allows, AMD's serial numbers are 0: the library warns of both.
+warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning, module=r"casemate\.attestation\.")
+warnings.filterwarnings("ignore", "Parsed a serial number", UserWarning, module=r"casemate\.attestation\.")
+
 MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_PIECES = 256
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]{1,4000000}?)-----END \1-----")
@@ -105,23 +109,21 @@ def _place(der: bytes) -> str:
         names = None
     if names and (names[0].startswith(("ARK-", "SEV-")) or names[1].startswith(("ARK-", "SEV-"))):
         return "amd"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            name = common_name(x509.load_der_x509_certificate(der).subject)
-            return "intel" if _is_intel(name) else "certificates"
-        except _PARSE_ERRORS:
-            pass
-        try:
-            name = common_name(x509.load_der_x509_crl(der).issuer)
-            return "amd_crls" if name.startswith("ARK-") else "intel_crls" if _is_intel(name) else "crls"
-        except _PARSE_ERRORS:
-            pass
-        try:
-            load_der_public_key(der).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            return "keys"
-        except _PARSE_ERRORS:
-            pass
+    try:
+        name = common_name(x509.load_der_x509_certificate(der).subject)
+        return "intel" if _is_intel(name) else "certificates"
+    except _PARSE_ERRORS:
+        pass
+    try:
+        name = common_name(x509.load_der_x509_crl(der).issuer)
+        return "amd_crls" if name.startswith("ARK-") else "intel_crls" if _is_intel(name) else "crls"
+    except _PARSE_ERRORS:
+        pass
+    try:
+        load_der_public_key(der).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return "keys"
+    except _PARSE_ERRORS:
+        pass
     raise EndorsementMalformedError(
         f"certificate file: {len(der)} bytes, no certificate, revocation list or public key"
     )

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from casemate.attestation.claims import Claims
-from casemate.attestation.endorsements import Endorsements, pem_of, sort_endorsements
+from casemate.attestation.endorsements import Endorsements, common_name, pem_of, sort_endorsements
 from casemate.attestation.errors import (
     CollateralExpiredError,
     CollateralMissingError,
@@ -58,6 +58,7 @@ from casemate.errors import CasemateError, UndecidedError
 
 __all__ = ["Anchor", "Beside", "Verified", "read_anchor", "verify_stored"]
 
+_CHIPS = ("GH", "GB")  # a GPU's leaf certificate is named after its chip
 _A_MOMENT = timedelta(seconds=1)
 _CERTIFICATE_ERRORS = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm)
 
@@ -382,15 +383,20 @@ def _with_chain(evidence: Evidence, extra: tuple[bytes, ...]) -> Evidence:
 
 
 def _leaf_first(ders: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Certificates in an order that begins with one that issued none of the others."""
+    """Certificates with a device's own first: one that issued none of the others, and is named as a chip is."""
     parsed = []
     for der in ders:
         try:
-            parsed.append((der, x509.load_der_x509_certificate(der)))
+            certificate = x509.load_der_x509_certificate(der)
+            parsed.append((der, certificate.subject, certificate.issuer))
         except _CERTIFICATE_ERRORS:
             continue
-    issuers = {certificate.issuer for _, certificate in parsed}
-    return tuple(der for der, _ in sorted(parsed, key=lambda pair: pair[1].subject in issuers))
+    issuers = {issuer for _, _, issuer in parsed}
+
+    def rank(item: tuple[bytes, x509.Name, x509.Name]) -> tuple[bool, bool]:
+        return item[1] in issuers, not common_name(item[1]).startswith(_CHIPS)
+
+    return tuple(der for der, _, _ in sorted(parsed, key=rank))
 
 
 def _read_gpu(evidence: Evidence) -> Claims | None:

@@ -7,6 +7,7 @@ import json
 import struct
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote as url_quote
 
@@ -228,3 +229,13 @@ def test_of_several_whole_documents_the_right_one_is_taken(makers: Makers) -> No
 def test_malformed_collateral_is_refused_by_name(text: str) -> None:
     with pytest.raises(CollateralMalformedError):
         read_pieces(text)
+
+
+def test_certificates_of_other_makers_in_the_heap_do_no_harm(makers: Makers, vectors: Path) -> None:
+    """One heap of every maker's certificates serves all platforms."""
+    heap = tuple(path.read_bytes() for path in sorted(vectors.glob("*/*ask_ark*.pem")))
+    heap += tuple(path.read_bytes() for path in sorted(vectors.glob("tpm/*.c*r*")))
+    heap += ((vectors / "gpu/hopper_cert_chain_case1.txt").read_bytes(),)
+    heap += ((vectors / "snp/coco_milan_v2.vcek.der").read_bytes(), makers.pki.root.der)
+    for name in ("gpu/hopperAttestationReport.txt", "snp/coco_milan_v2.report", "tpm/gce_cos85_no_nonce.json"):
+        accepted(Given((vectors / name).read_bytes(), certificates=heap, challenge=None, policy=None))
