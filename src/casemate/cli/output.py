@@ -93,15 +93,3 @@ class Output:
         with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
             task = bar.add_task(label, total=total)
             yield lambda amount: bar.advance(task, amount)
-
-    @contextmanager
-    def waiting(self, label: str) -> Iterator[None]:
-        """A spinner on stderr while something without measure goes on; one plain line where there is no terminal."""
-        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-            yield
-            return
-        from rich.console import Console
-
-        console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")) or None)
-        with console.status(label):
-            yield

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
@@ -29,8 +33,6 @@ def test_talk_is_never_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     output.simulated("c")
     with output.progress("d", 3) as advance:
         advance(3)
-    with output.waiting("e"):
-        pass
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "a\nwarning: b\nSIMULATED c\n"
@@ -53,3 +55,22 @@ def test_one_line_is_one_line_without_control_characters() -> None:
 def test_a_table_aligns_and_escapes() -> None:
     assert table([("a", 1), ("long\n", 22)], ("name", "n")) == "name  n\na     1\nlong  22"
     assert table([], ("name", "n")) == "name  n"
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_a_bar_is_drawn_on_a_terminal_and_never_on_stdout(no_color: str, coloured: bool) -> None:
+    code = (
+        "from casemate.cli.output import Output\noutput = Output()\n"
+        "with output.progress('encrypting', 10) as advance:\n    advance(10)\noutput.data({}, 'result')"
+    )
+    reader, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": no_color}
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=terminal, env=environment, check=True, text=True
+    )
+    os.close(terminal)
+    shown = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert done.stdout == "result\n"
+    assert "encrypting" in shown
+    assert ("\x1b[3" in shown) is coloured
