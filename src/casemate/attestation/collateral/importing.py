@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from casemate.attestation.collateral import amd, intel
@@ -20,7 +21,7 @@ from casemate.attestation.collateral.errors import BundleMalformedError
 from casemate.attestation.endorsements import common_name, pem_of, sort_endorsements
 from casemate.attestation.errors import CollateralMissingError
 from casemate.attestation.platforms.intel.collateral import Collateral, parse_collateral
-from casemate.attestation.platforms.intel.errors import CollateralMalformedError, CollateralUntrustedError
+from casemate.attestation.platforms.intel.errors import CollateralMalformedError
 from casemate.attestation.platforms.intel.layouts import read_pieces
 from casemate.attestation.platforms.intel.quote import pem_certificates
 from casemate.attestation.platforms.snp.collateral import sort_collateral
@@ -32,6 +33,7 @@ __all__ = ["Imported", "TrustedRoot", "import_files"]
 
 _SUFFIXES = (".json", ".pem", ".crt", ".cer", ".der", ".crl")
 _WHOLE = ("tcb_info", "qe_identity", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain")
+_PARSE_ERRORS = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 _QE_OF = {"sgx": "QE", "tdx": "TD_QE"}
 
 
@@ -86,7 +88,10 @@ def import_files(
     loose = [one for one in heap.documents if one not in whole]
     sets = [parse_collateral(json.dumps(one)) for one in whole]  # (2)
     if loose or heap.crls:
-        sets += _assembled(loose, heap, [*sets, *kept_intel], root.intel)
+        try:
+            sets += _assembled(loose, heap, [*sets, *kept_intel], root.intel)
+        except _PARSE_ERRORS as exc:
+            raise CollateralMalformedError(f"a certificate or revocation list does not parse ({exc})") from exc
     for one in sets:
         intel.verify_collateral(one, root.intel)
     pins = amd.pin_of(root.amd) if root.amd is not None else None
@@ -136,8 +141,10 @@ def _assembled(
     subject = x509.load_der_x509_certificate(anchor).subject
     known = [one for one in known if one.root == anchor]
     lists = [*heap.crls, *_lists(loose)]
-    if any(x509.load_der_x509_crl(der).issuer not in _names(certificates, anchor) for der in lists):
-        raise CollateralUntrustedError("revocation list: issued by none of the certificates given or kept")
+    issuers_known = [x509.load_der_x509_certificate(der).subject for der in (*certificates, anchor)]
+    for issuer in (x509.load_der_x509_crl(der).issuer for der in lists):
+        if issuer not in issuers_known:
+            raise CollateralMissingError(f"certificate of {common_name(issuer)!r}: neither given nor kept")
     pool = [x509.load_der_x509_crl(der) for der in (*lists, *_lists(one.document for one in known))]  # (2)
     root_crl = _newest([crl for crl in pool if crl.issuer == subject])
     issuers = {crl.issuer.public_bytes(): crl.issuer for crl in pool if crl.issuer != subject}
@@ -204,10 +211,6 @@ def _intel_root(certificates: list[bytes]) -> bytes:
         except TrustAnchorError:
             continue
     raise CollateralMissingError("Intel SGX Root CA certificate: neither given nor kept")
-
-
-def _names(certificates: list[bytes], anchor: bytes) -> list[x509.Name]:
-    return [x509.load_der_x509_certificate(der).subject for der in (*certificates, anchor)]
 
 
 def _newest(crls: list[x509.CertificateRevocationList]) -> x509.CertificateRevocationList | None:
