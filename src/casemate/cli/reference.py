@@ -144,8 +144,7 @@ def compute(
     if ovmf is not None:
         features = _integer(guest_features)
         guest = SnpGuest(ovmf, vcpus, vcpu_type, kernel, initrd, append, features, str(vmm))
-        with output.waiting("measuring the SNP guest"):
-            found.append(measure_snp(guest))
+        found.append(measure_snp(guest))
     elif any(value is not None for value in (kernel, initrd, append)):
         raise UsageError("--kernel, --initrd and --append go with --ovmf")
     if event_log is not None:
