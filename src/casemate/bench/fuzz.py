@@ -118,7 +118,7 @@ def run(
 
 def _fuzz(target: Target, count: int, seed: int, findings: list[dict[str, Any]]) -> TargetResult:
     result = TargetResult()
-    good = [target.run(value) for value in target.seeds]
+    good = [target.run(value) if target.decides else None for value in target.seeds]
     for number in range(count):
         source = random.Random(f"{seed}:{target.name}:{number}")  # noqa: S311  (repeatable, not secret)
         which = number % len(target.seeds)

@@ -1,0 +1,1 @@
+"""RA-TLS: certificates that carry evidence, verified before the first byte of data, bound to the connection itself."""
