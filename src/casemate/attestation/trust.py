@@ -29,7 +29,9 @@ INTEL_ROOT_KEY_SHA384 = (
 )
 """SHA-384 of the uncompressed public key point of the Intel SGX Root CA (valid 2018 to 2049).
 
-The certificate itself: https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"""
+The certificate itself:
+https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.cer; the address in it,
+``IntelSGXRootCA.der``, is that of its revocation list."""
 
 
 class TrustStore:
