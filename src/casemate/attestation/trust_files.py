@@ -17,6 +17,7 @@ from casemate.attestation.platforms.intel.errors import CollateralMalformedError
 from casemate.attestation.platforms.snp.certificates import split_certificates
 from casemate.attestation.platforms.snp.chain import AMD_ARK_PINS
 from casemate.attestation.platforms.snp.collateral import sort_collateral
+from casemate.attestation.platforms.snp.errors import SnpCertificateMalformedError
 from casemate.attestation.platforms.snp.verifier import SnpVerifier
 from casemate.attestation.trust import TrustStore
 
@@ -40,7 +41,7 @@ def load_snp_verifier(directory: Path) -> Verifier | None:
     """The verifier of SEV-SNP evidence under AMD's own roots that is kept in ``directory``; ``None`` without a chain.
 
     Raises the ``Snp…Error`` of a file that is malformed."""
-    chains = [blob for path in sorted(directory.glob("snp-*.pem")) if (blob := _read(path)) and _is_amds(blob)]
+    chains = [blob for path in sorted(directory.glob("snp-*.pem")) if (blob := _read(path)) and _is_amds(path, blob)]
     if not chains:
         return None
     products = {product for blob in chains for product in sort_collateral([blob]).chains}
@@ -50,9 +51,13 @@ def load_snp_verifier(directory: Path) -> Verifier | None:
     return SnpVerifier(sorted_.chains, crls=crls, veks=sorted_.veks, require_crl=True)
 
 
-def _is_amds(chain: bytes) -> bool:
+def _is_amds(path: Path, chain: bytes) -> bool:
     """Whether a chain ends in one of AMD's pinned roots: a simulated one is left to whoever trusts it on purpose."""
-    return any(hashlib.sha256(der).hexdigest() in AMD_ARK_PINS.values() for der in split_certificates(chain))
+    try:
+        ders = split_certificates(chain)
+    except SnpCertificateMalformedError as exc:
+        raise type(exc)(f"{path}: {exc.message}") from exc
+    return any(hashlib.sha256(der).hexdigest() in AMD_ARK_PINS.values() for der in ders)
 
 
 def load_collateral(path: Path) -> Collateral:

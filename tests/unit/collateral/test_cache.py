@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from casemate.attestation.platforms.simulator.pki import CollateralEdits, Simula
 from casemate.attestation.platforms.simulator.quote import QuotingEnclave, TdReport
 from casemate.attestation.platforms.snp.body import build_body
 from casemate.attestation.platforms.snp.collateral import sort_collateral
-from casemate.attestation.platforms.snp.errors import SnpCrlMissingError
+from casemate.attestation.platforms.snp.errors import SnpCertificateMalformedError, SnpCrlMissingError
 from casemate.attestation.platforms.snp.simulator import SimulatedAmd
 from casemate.attestation.trust_files import load_trust
 
@@ -96,8 +97,6 @@ def test_the_broker_reads_the_same_directory(
     trust = cache.directory.parent
     (trust / "simulator_root.der").write_bytes(pki.root.der)
     quote = QuotingEnclave.create(pki).tdx_quote(TdReport(mrtd=bytes([7] * 48)))
-    import base64
-
     evidence = Evidence("tdx", {"quote": base64.b64encode(quote).decode()})
     claims = load_trust(trust).verify(evidence, now=now)
     assert (claims.measurement, claims.simulated) == ("07" * 48, True)
@@ -148,6 +147,13 @@ def test_a_simulated_chain_gives_the_broker_no_verifier(
     cache.store([], found.amd, now=now)
     assert "snp" not in load_trust(cache.directory.parent).kinds
     assert cache.endorsements() == []
+
+
+def test_a_damaged_chain_is_named_to_the_broker(cache: CollateralCache) -> None:
+    cache.directory.mkdir(parents=True)
+    (cache.directory / "snp-milan-00000000.pem").write_bytes(b"-----BEGIN CERTIFICATE-----")
+    with pytest.raises(SnpCertificateMalformedError, match="snp-milan-00000000.pem"):
+        load_trust(cache.directory.parent)
 
 
 def test_the_broker_demands_a_list_for_real_reports(cache: CollateralCache, vectors: Path, now: datetime) -> None:
