@@ -152,7 +152,7 @@ def test_a_simulated_chain_gives_the_broker_no_verifier(
 def test_a_damaged_chain_is_named_to_the_broker(cache: CollateralCache) -> None:
     cache.directory.mkdir(parents=True)
     (cache.directory / "snp-milan-00000000.pem").write_bytes(b"-----BEGIN CERTIFICATE-----")
-    with pytest.raises(SnpCertificateMalformedError, match="snp-milan-00000000.pem"):
+    with pytest.raises(SnpCertificateMalformedError, match=r"snp-milan-00000000\.pem"):
         load_trust(cache.directory.parent)
 
 
