@@ -10,12 +10,11 @@ import stat
 import tempfile
 from pathlib import Path
 
+from casemate.attestation.private_memory import private_memory
 from casemate.errors import FailedError
 from casemate.workload.errors import RunEnvironmentError
 
 __all__ = ["make_private_directory", "remove_private_directory"]
-
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs; the directory made in it is 0700 and of an unused name
 
 
 def make_private_directory(given: Path | None) -> Path:
@@ -25,7 +24,7 @@ def make_private_directory(given: Path | None) -> Path:
     to others, ``FailedError`` when nothing can be made there."""
     if given is not None:
         _require_private(given)
-    parent = given or (_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir()))
+    parent = given or private_memory()
     try:
         return Path(tempfile.mkdtemp(prefix="casemate-", dir=parent)) if given is None else _numbered(given)
     except OSError as exc:

@@ -6,6 +6,7 @@ and every file is what the manifest says. The engine is injected, since engines 
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 import time
@@ -51,6 +52,7 @@ class _StoppedError(BaseException):
 def run(load_profile: ProfileLoader, environment: Mapping[str, str], argv: Sequence[str] = ()) -> int:
     """Attest, fetch what was granted, run the program and stay with it; its exit status as 0, 1 (refused or failed)
     or 3 (undecided), 128 + n when signal n stopped it. ``argv`` is for the engine."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would put plaintext and keys on a disk
     reporter = Reporter(environment)
     started = time.monotonic()
     previous = {signum: signal.signal(signum, _stop_early) for signum in (signal.SIGTERM, signal.SIGINT)}

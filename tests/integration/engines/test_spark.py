@@ -42,6 +42,14 @@ spark.stop()
 """
 
 
+# Small data: what costs time here is compiling. That the options arrive is a test as well.
+FAST = {
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.sql.shuffle.partitions": "2",
+}
+
+
 def new_job(stage: Stage, name: str, *arguments: str, source: str = PROGRAM, **options: Any) -> Job:
     program = stage.root / f"{name}.py"
     program.write_text(source)
@@ -103,7 +111,11 @@ def secrets_of(stage: Stage) -> list[bytes]:
 
 def test_python_app_py_is_protected_and_reads_and_writes_its_zones(stage: Stage, tmp_path: Path) -> None:
     job = new_job(
-        stage, "local", "--show", command=("python", "{program}", "{args}"), engine_settings={"master": "local[2]"}
+        stage,
+        "local",
+        "--show",
+        command=("python", "{program}", "{args}"),
+        engine_settings={"master": "local[2]", "conf": FAST},
     )
     outcome = stage.run(job)
     assert outcome.outcome == "done", job.output
@@ -113,6 +125,7 @@ def test_python_app_py_is_protected_and_reads_and_writes_its_zones(stage: Stage,
     conf = found["conf"]
     assert conf["spark.ssl.rpc.needClientAuth"] == "true"
     assert conf["spark.io.encryption.enabled"] == "true"
+    assert conf["spark.driver.extraJavaOptions"].startswith("-XX:TieredStopAtLevel=1 ")
     assert conf["spark.hadoop.fs.file.impl"] == "io.casemate.spark.ZoneLocalFileSystem"
     assert CANARY.upper() in job.output  # the program may show what it likes to whoever it was granted to
     stored = b"".join(p.read_bytes() for p in (stage.root / "vault" / "local").rglob("*") if p.is_file())
@@ -129,7 +142,7 @@ def test_a_standalone_cluster_attests_every_member_and_admits_no_other(stage: St
     job = new_job(
         stage,
         "cluster",
-        engine_settings={"master": "standalone", "workers": 2, "conf": {"spark.sql.shuffle.partitions": "4"}},
+        engine_settings={"master": "standalone", "workers": 2, "conf": FAST},
     )
     ports: dict[int, str] = {}
     admitted: list[tuple[str, str]] = []
@@ -170,7 +183,7 @@ def test_a_write_outside_the_zones_is_refused_and_named(stage: Stage) -> None:
         "import sys\nfrom pyspark.sql import SparkSession\nspark = SparkSession.builder.getOrCreate()\n"
         "spark.range(3).write.csv(sys.argv[2])\n"
     )
-    job = new_job(stage, "outside", source=source, engine_settings={"master": "local[1]"})
+    job = new_job(stage, "outside", source=source, engine_settings={"master": "local[1]", "conf": FAST})
     outside = stage.root / "outside.out"
     value = job.manifest.to_json()
     value["arguments"][1] = str(outside)
@@ -188,7 +201,11 @@ def test_a_program_that_takes_protection_away_in_its_own_code_is_stopped(stage: 
         "spark = SparkSession.builder.config('spark.ui.enabled', 'true').getOrCreate()\nprint('RESULT {}')\n"
     )
     job = new_job(
-        stage, "guarded", source=source, command=("python", "{program}"), engine_settings={"master": "local[1]"}
+        stage,
+        "guarded",
+        source=source,
+        command=("python", "{program}"),
+        engine_settings={"master": "local[1]", "conf": FAST},
     )
     outcome = stage.run(job)
     assert (outcome.outcome, outcome.code) == ("refused", "protected-setting"), job.output

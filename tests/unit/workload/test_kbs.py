@@ -14,9 +14,11 @@ from tests.unit.workload.conftest import JOB_SECRET, OLD_KEY, PATIENTS, PATIENTS
 
 from casemate.crypto.errors import UnsealError
 from casemate.crypto.jose import KeyPair
-from casemate.data.errors import GenerationConflictError, KeyDeniedError
+from casemate.data.errors import (
+    KeyDeniedError,
+)
 from casemate.data.generations import NOTHING_RECORDED, Generation
-from casemate.errors import CasemateError, FailedError, RefusedError, UndecidedError
+from casemate.errors import CasemateError, FailedError, GenerationConflictError, RefusedError, UndecidedError
 from casemate.model import DatasetName, Role
 from casemate.workload.errors import (
     KeyBrokerAnswerError,

@@ -25,9 +25,12 @@ from tests.unit.workload.conftest import (
 )
 
 from casemate.data.client import AgentClient
-from casemate.data.errors import FileTamperedError, GenerationConflictError, KeyDeniedError
+from casemate.data.errors import (
+    FileTamperedError,
+    KeyDeniedError,
+)
 from casemate.data.generations import NOTHING_RECORDED, Generation
-from casemate.errors import RefusedError
+from casemate.errors import GenerationConflictError, RefusedError
 from casemate.model import Access, DatasetName, Role
 from casemate.workload.agent import MAX_MESSAGE, Agent
 from casemate.workload.build import zone_entry

@@ -36,6 +36,7 @@ from casemate.attestation.platforms.simulator.quote import QuotingEnclave
 from casemate.attestation.platforms.simulator.state import load_or_create
 from casemate.attestation.platforms.simulator.tee import Tee
 from casemate.attestation.platforms.simulator.wire import FrameBuffer, encode, socket_address
+from casemate.attestation.private_memory import private_memory
 from casemate.errors import CasemateError, FailedError
 
 __all__ = ["Host", "main"]
@@ -362,9 +363,8 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _make_base() -> Path:
-    """A new 0700 directory, in memory where there is /dev/shm; what a killed host left behind is removed."""
-    shm = Path("/dev/shm")  # noqa: S108  (a directory of our own is made in it)
-    parent = shm if os.access(shm, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    """A new 0700 directory, in memory where that can be used; what a killed host left behind is removed."""
+    parent = private_memory()
     for old in parent.glob(f"{_BASE_PREFIX}*"):
         owner = old.name.removeprefix(_BASE_PREFIX).split("-")[0]
         with contextlib.suppress(OSError):
