@@ -42,6 +42,10 @@ from casemate.attestation.platforms.tpm.structures import parse_signature, parse
 from casemate.attestation.platforms.tpm.trust import TpmTrust
 from casemate.attestation.platforms.tpm.verifier import TpmVerifier
 from casemate.attestation.policy import AppraisalPolicy, Outcome, default_policy
+from casemate.attestation.ratls.certificate import parse_certificate
+from casemate.attestation.ratls.extension import decode_dice, encode_dice
+from casemate.attestation.ratls.identity import create_identity
+from casemate.attestation.ratls.peer import PeerRules
 from casemate.attestation.stored import recognise
 from casemate.attestation.trust import TrustStore
 from casemate.crypto.jose import KeyPair
@@ -71,7 +75,7 @@ class Target:
 
 def targets() -> list[Target]:
     """All of them; makes the makers, which takes a second."""
-    return [*_intel(), *_amd(), *_tpm(), *_gpu(), *_documents()]
+    return [*_intel(), *_amd(), *_tpm(), *_gpu(), *_certificates(), *_documents()]
 
 
 def _core(claims: Claims) -> dict[str, Any]:
@@ -218,6 +222,31 @@ def _gpu() -> Iterator[Target]:
     yield Target("gpu_verify_report", [report], with_report, decides=True)
     yield Target("gpu_verify_body", [body], verify, decides=True)
     yield Target("endorsement_files", [der_of(gpu.leaf), gpu.chain(), gpu.crl()], lambda raw: sort_endorsements([raw]))
+
+
+def _certificates() -> Iterator[Target]:
+    """RA-TLS certificates and the extension in them."""
+    pki = SimulatedPki.create(NOW)
+    enclave = QuotingEnclave.create(pki)
+    collateral = SingleCollateral(parse_collateral(json.dumps(pki.collateral("tdx", NOW))))
+    store = TrustStore(simulator_root=pki.root.der, collateral=collateral)
+
+    class Maker:
+        tee = "tdx"
+
+        def collect(self, report_data: bytes) -> Evidence:
+            return Evidence("tdx", {"quote": _encoded(enclave.tdx_quote(TdReport(report_data=report_data)))})
+
+    identity = create_identity(Maker(), now=NOW)
+    carried = parse_certificate(identity.certificate).carried
+    rules = PeerRules(store, AppraisalPolicy.from_yaml(_POLICY))
+
+    def judge(der: bytes) -> Any:
+        peer = rules.appraise(der, now=NOW)
+        return _core(peer.claims) | {"key": peer.key_sha256}
+
+    yield Target("ratls_certificate", [identity.certificate], judge, decides=True)
+    yield Target("ratls_extension", [encode_dice(carried.evidence, carried.claims or b"")], decode_dice)
 
 
 def _documents() -> Iterator[Target]:
