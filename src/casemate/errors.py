@@ -13,6 +13,7 @@ from typing import ClassVar
 __all__ = [
     "CasemateError",
     "FailedError",
+    "GenerationConflictError",
     "RefusedError",
     "UndecidedError",
     "UsageError",
@@ -42,6 +43,16 @@ class UsageError(CasemateError):
     exit_status = 2
     http_status = 400
     fix = "Correct the argument, file or setting that the message names."
+
+
+class GenerationConflictError(UsageError):
+    """Somebody else committed the same dataset in the meantime; nothing was recorded.
+
+    Shared, because the broker that keeps the records and the data code that commits may not import one another."""
+
+    code = "generation-conflict"
+    http_status = 409
+    fix = "Look at the new state of the dataset and run the command or job again."
 
 
 class FailedError(CasemateError):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 
 from casemate.crypto.secret import Secret
-from casemate.data.errors import GenerationConflictError, KeyDeniedError
+from casemate.data.errors import (
+    KeyDeniedError,
+)
 from casemate.data.generations import NOTHING_RECORDED, Generation
 from casemate.data.keys import DatasetKey
+from casemate.errors import GenerationConflictError
 from casemate.model import DatasetName
 
 

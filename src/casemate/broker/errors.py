@@ -14,7 +14,6 @@ __all__ = [
     "DatasetExistsError",
     "DatasetUnknownError",
     "EntryUnknownError",
-    "GenerationConflictError",
     "GrantAccessError",
     "GrantBindingError",
     "GrantConflictError",
@@ -316,14 +315,6 @@ class EntryUnknownError(UsageError):
     code = "audit-range"
     http_status = 404
     fix = "Ask within the size of the latest checkpoint."
-
-
-class GenerationConflictError(UsageError):
-    """Another generation of the location was recorded in between, or the number is not the next one."""
-
-    code = "generation-conflict"
-    http_status = 409
-    fix = "Look at the generation now recorded; somebody else wrote there. Run the job again."
 
 
 # --- requests and the broker itself --------------------------------------------------------------------------------

@@ -9,7 +9,10 @@ from typing import Any
 from casemate.attestation.errors import AppraisalRefusedError
 from casemate.broker.auditing import Record
 from casemate.broker.context import BrokerContext
-from casemate.broker.errors import DatasetUnknownError, GenerationConflictError, RequestMalformedError
+from casemate.broker.errors import (
+    DatasetUnknownError,
+    RequestMalformedError,
+)
 from casemate.broker.grants import GrantUse
 from casemate.broker.identity import Principal
 from casemate.broker.keys import dataset_key_jwk
@@ -20,7 +23,7 @@ from casemate.broker.storage.repository import DatasetRow, GenerationRow, Reader
 from casemate.broker.uses import count_releases, is_counted, opener_of
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.jose import seal
-from casemate.errors import CasemateError
+from casemate.errors import CasemateError, GenerationConflictError
 from casemate.model import Access, DatasetName
 
 __all__ = ["Releases"]

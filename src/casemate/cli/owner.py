@@ -9,7 +9,6 @@ from typing import Self
 from casemate.broker.client import BrokerClient
 from casemate.cli import identities
 from casemate.cli.errors import IdentityMissingError, NotRunningError
-from casemate.data.errors import GenerationConflictError
 from casemate.data.generations import Generation
 from casemate.data.keys import DatasetKey
 from casemate.errors import UsageError
@@ -117,9 +116,4 @@ class Owners:
         return Generation(number, digest)
 
     def record(self, dataset: DatasetName, location: str, generation: Generation) -> None:
-        try:
-            self.client(dataset.owner).record_generation(dataset, location, generation.number, generation.digest or "")
-        except UsageError as exc:
-            if exc.code == GenerationConflictError.code:  # the broker's class of that code, which `data` cannot know
-                raise GenerationConflictError(exc.message) from exc
-            raise
+        self.client(dataset.owner).record_generation(dataset, location, generation.number, generation.digest or "")

@@ -11,7 +11,6 @@ __all__ = [
     "FileTamperedError",
     "FileTruncatedError",
     "FileWrongDatasetError",
-    "GenerationConflictError",
     "IntegrityError",
     "KeyDeniedError",
     "ManifestFileForeignError",
@@ -132,14 +131,6 @@ class ManifestFileSwappedError(IntegrityError):
 
     code = "manifest-file-swapped"
     fix = "Restore the named file; another file of the dataset, or an older version, was put in its place."
-
-
-class GenerationConflictError(UsageError):
-    """Somebody else committed the same dataset in the meantime; nothing was recorded."""
-
-    code = "generation-conflict"
-    http_status = 409
-    fix = "Look at the new state of the dataset and run the command or job again."
 
 
 class SourceMissingError(UsageError):

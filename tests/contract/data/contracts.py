@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from casemate.crypto.canonical import sha256_hex
-from casemate.data.errors import GenerationConflictError, KeyDeniedError
+from casemate.data.errors import (
+    KeyDeniedError,
+)
 from casemate.data.generations import NOTHING_RECORDED, Generation, GenerationRecords
 from casemate.data.keys import KeyProvider
+from casemate.errors import GenerationConflictError
 from casemate.model import DatasetName
 
 KNOWN = DatasetName.parse("hospital/patients")

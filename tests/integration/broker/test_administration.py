@@ -26,7 +26,6 @@ from casemate.broker.errors import (
     BrokerUnreachableError,
     DatasetExistsError,
     DatasetUnknownError,
-    GenerationConflictError,
     GrantConflictError,
     GrantMalformedError,
     HostUnknownError,
@@ -43,7 +42,7 @@ from casemate.broker.job_ca import create_authority
 from casemate.crypto.errors import InvalidKeyError, SignatureInvalidError
 from casemate.crypto.jose import KeyPair
 from casemate.crypto.proof import make_proof
-from casemate.errors import UsageError, error_class
+from casemate.errors import GenerationConflictError, UsageError, error_class
 from casemate.model import DatasetName
 
 

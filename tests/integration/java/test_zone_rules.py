@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tests.support.jvm import JavaError
 
-from casemate.data.errors import GenerationConflictError
 from casemate.data.generations import Generation
 from casemate.data.manifest import manifest_path
 from casemate.data.writer import EncryptedWriter
 from casemate.data.zones import local_uri
+from casemate.errors import GenerationConflictError
 from casemate.model import DatasetName
 
 PATIENTS = DatasetName.parse("hospital/patients")

@@ -15,7 +15,6 @@ from tests.unit.broker.support import PATIENTS, PRODUCTION, REPORT, START, World
 from casemate.attestation.policy import AppraisalPolicy
 from casemate.broker.errors import (
     DatasetUnknownError,
-    GenerationConflictError,
     GrantExhaustedError,
     KeyVersionUnknownError,
     NotAuthorisedError,
@@ -26,7 +25,7 @@ from casemate.broker.identity import Principal
 from casemate.broker.sessions import Member
 from casemate.crypto.errors import UnsealError, UnwrapError
 from casemate.crypto.jose import KeyPair
-from casemate.errors import CasemateError, RefusedError
+from casemate.errors import CasemateError, GenerationConflictError, RefusedError
 from casemate.model import Access, DatasetName
 
 KEY = KeyPair.generate()

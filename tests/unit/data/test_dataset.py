@@ -23,7 +23,6 @@ from casemate.data.errors import (
     FileMalformedError,
     FileTamperedError,
     FileWrongDatasetError,
-    GenerationConflictError,
     IntegrityError,
     KeyDeniedError,
     ManifestFileForeignError,
@@ -36,7 +35,7 @@ from casemate.data.errors import (
 )
 from casemate.data.format import stored_size
 from casemate.data.keys import DatasetKey
-from casemate.errors import UndecidedError, UsageError
+from casemate.errors import GenerationConflictError, UndecidedError, UsageError
 from casemate.model import DatasetName
 
 FILES = {"a.csv": b"id\n" * 50_000, "b/c.parquet": os.urandom(200_000), "b/empty": b"", "ü/ö ä.txt": b"text"}

@@ -14,7 +14,6 @@ from casemate.data.errors import (
     FileMalformedError,
     FileTamperedError,
     FileWrongDatasetError,
-    GenerationConflictError,
     ManifestFileForeignError,
     ManifestFileMissingError,
     ManifestFileSwappedError,
@@ -28,6 +27,7 @@ from casemate.data.manifest import ManifestFile, build_manifest, manifest_number
 from casemate.data.strict import StrictReads, check_file
 from casemate.data.writer import EncryptedWriter
 from casemate.data.zones import local_uri
+from casemate.errors import GenerationConflictError
 from casemate.model import DatasetName
 
 FILE_ID = base64.b64encode(bytes(16)).decode()
