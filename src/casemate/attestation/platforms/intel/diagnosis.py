@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from casemate.attestation.platforms.intel import errors
@@ -194,7 +194,7 @@ def _links(chain: list[x509.Certificate], anchor: x509.Certificate, now: datetim
     try:
         for cert, issuer in pairwise(chain):
             cert.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return all(c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in chain)
 

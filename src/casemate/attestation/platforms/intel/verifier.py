@@ -17,7 +17,7 @@ from typing import Any
 
 import dcap_qvl
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from casemate.attestation.claims import Claims, TcbClaims, WorkloadBinding
 from casemate.attestation.errors import CollateralMissingError, MalformedEvidenceError, UntrustedRootError
@@ -182,7 +182,7 @@ def _issued_by(last: bytes, root: bytes) -> bool:
     """Whether a chain without its root was signed by ``root``."""
     try:
         x509.load_der_x509_certificate(last).verify_directly_issued_by(x509.load_der_x509_certificate(root))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
