@@ -28,7 +28,7 @@ RELEASE = 17  # of Java, as Spark 4 needs at least
 # of settings Spark's own core.
 CLASS_PATH = (
     *("hadoop-client-api-*.jar", "jackson-core-*.jar"),
-    *("spark-core_*.jar", "spark-common-utils_*.jar", "scala-library-*.jar"),
+    *("spark-core_*.jar", "spark-common-utils_*.jar", "scala-library-*.jar", "xbean-asm9-shaded-*.jar"),
 )
 MANIFEST = "Manifest-Version: 1.0\r\nCreated-By: casemate\r\nPremain-Class: io.casemate.spark.JvmAgent\r\n\r\n"
 DIGEST_ENTRY = "META-INF/casemate-sources.sha256"

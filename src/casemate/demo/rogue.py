@@ -29,7 +29,7 @@ __all__ = ["RogueOutcome", "Target", "find_target", "run_rogue_executor"]
 
 _BACKEND = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 _REGISTERED = "Successfully registered with driver"
-_REFUSAL = re.compile(r"\S*(SSLHandshakeException|SSLException|SaslException|AUTH)[^\n]*")
+_REFUSAL = re.compile(r"\S*SSL\w*Exception: [^\n]*(certificate|alert)[^\n]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,7 @@ def run_rogue_executor(target: Target, directory: Path, *, tls: bool = True, sec
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory)
     try:
-        with suppress(subprocess.TimeoutExpired):
-            if tls:
-                process.wait(seconds)
-            else:
-                _wait_for(process, log, seconds)
+        _wait_for(process, log, seconds)
     finally:
         process.kill()
         process.wait()
@@ -130,10 +126,11 @@ def run_rogue_executor(target: Target, directory: Path, *, tls: bool = True, sec
 
 
 def _wait_for(process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
-    """Until the log says that the executor was taken in: an accepted one does not end by itself."""
-    for _ in range(int(seconds * 10)):
-        if _REGISTERED in log.read_text(errors="replace"):
+    """Until the log says that the executor was taken in or turned away: neither always ends the process."""
+    for _ in range(int(seconds * 5)):
+        text = log.read_text(errors="replace")
+        if _REGISTERED in text or _REFUSAL.search(text):
             return
         with suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
+            process.wait(0.2)
             return

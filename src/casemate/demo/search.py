@@ -136,8 +136,11 @@ class Watcher:
         self.files_searched = len(self._seen.states)
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._period):
+        pause = self._period
+        while not self._stop.wait(pause):
+            begin = time.monotonic()
             self._once()
+            pause = max(self._period, 6 * (time.monotonic() - begin))  # a large tree must not slow the job down
 
     def __enter__(self) -> Watcher:
         self._thread.start()

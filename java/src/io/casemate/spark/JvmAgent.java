@@ -10,7 +10,7 @@ import javax.net.SocketFactory;
 
 /**
  * Java agent of every Spark process ({@code -javaagent:casemate-spark.jar=[gateway:]DIRECTORY}), for what Spark has no setting
- * for: following renewed certificates, and in a driver TLS under the gateway between Python and the JVM.
+ * for: demanding client certificates, following renewed ones, and in a driver TLS under the gateway between Python and the JVM.
  *
  * <p>The gateway takes the JVM's default socket factories, which have no setting either, so they are replaced here by
  * ones that differ for the gateway alone. If any of this cannot be done the JVM does not start.
@@ -24,6 +24,7 @@ public final class JvmAgent {
   public static void premain(String argument, Instrumentation instrumentation) throws Exception {
     boolean gateway = argument.startsWith(GATEWAY);
     Path directory = Path.of(gateway ? argument.substring(GATEWAY.length()) : argument);
+    ClientCertificates.demand(instrumentation);
     RenewedKeys.follow(directory.resolve("key.p12"));
     if (gateway) {
       GatewaySockets sockets = GatewaySockets.create(directory);
