@@ -60,7 +60,7 @@ __all__ = ["Anchor", "Beside", "Verified", "read_anchor", "verify_stored"]
 
 _CHIPS = ("GH", "GB")  # a GPU's leaf certificate is named after its chip
 _A_MOMENT = timedelta(seconds=1)
-_CERTIFICATE_ERRORS = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm)
+_CERTIFICATE_ERRORS = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from casemate.attestation.claims import Claims
@@ -94,6 +95,6 @@ def is_intel_root(der: bytes) -> bool:
     try:
         key = x509.load_der_x509_certificate(der).public_key()
         point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise TrustAnchorError(f"trust anchor: not a DER certificate with an EC key ({exc})") from exc
     return hashlib.sha384(point).hexdigest() == INTEL_ROOT_KEY_SHA384

@@ -26,7 +26,14 @@ from casemate.attestation.ratls.extension import DICE_OID, GRAMINE_OID, Carried,
 __all__ = ["MAX_CERTIFICATE_SIZE", "RatlsCertificate", "build_certificate", "parse_certificate", "spki_of"]
 
 MAX_CERTIFICATE_SIZE = 96 * 1024
-_PARSE_ERRORS = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,15 @@ def parse_collateral(text: str) -> Collateral:
             native=native,
             document=document,
         )
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, QuoteMalformedError) as exc:
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        x509.InvalidVersion,
+        QuoteMalformedError,
+    ) as exc:
         raise CollateralMalformedError(f"collateral: a member is missing or malformed ({exc})") from exc
 
 

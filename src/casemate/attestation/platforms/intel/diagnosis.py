@@ -138,7 +138,7 @@ def _chains(quote: Quote, collateral: Collateral, root: bytes, now: datetime) ->
         signers = {name: collateral.chain(f"{name}_issuer_chain") for name in ("tcb_info", "qe_identity")}
         crl_chain = collateral.chain("pck_crl_issuer_chain")
         root_crl, pck_crl = collateral.crl("root_ca_crl"), collateral.crl("pck_crl")
-    except (ValueError, TypeError, KeyError) as exc:
+    except (ValueError, TypeError, KeyError, x509.InvalidVersion, UnsupportedAlgorithm) as exc:
         return errors.CollateralMalformedError(f"collateral: a certificate or revocation list does not parse ({exc})")
     for name, chain in signers.items():
         if len(chain) < 2:
@@ -171,7 +171,7 @@ def _pck_chain(
         chain = [x509.load_der_x509_certificate(der) for der in quote.certificates]
         if not chain:
             chain = collateral.chain("pck_certificate_chain")
-    except (ValueError, KeyError) as exc:
+    except (ValueError, KeyError, x509.InvalidVersion, UnsupportedAlgorithm) as exc:
         return errors.PckChainError(f"PCK chain: a certificate does not parse ({exc})")
     if len(chain) < 2:
         return errors.PckChainError("PCK chain: too short")
@@ -202,17 +202,20 @@ def _links(chain: list[x509.Certificate], anchor: x509.Certificate, now: datetim
 def _is_ca(cert: x509.Certificate) -> bool:
     try:
         return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return False
 
 
 def _signed(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    key = issuer.public_key()
     try:
+        key = issuer.public_key()
         return isinstance(key, ec.EllipticCurvePublicKey) and crl.is_signature_valid(key)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return False
 
 
 def _revoked(crl: x509.CertificateRevocationList, cert: x509.Certificate) -> bool:
-    return crl.get_revoked_certificate_by_serial_number(cert.serial_number) is not None
+    try:
+        return crl.get_revoked_certificate_by_serial_number(cert.serial_number) is not None
+    except ValueError:  # a negative serial number is on no list; the chain was refused already
+        return False

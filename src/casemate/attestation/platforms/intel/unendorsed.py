@@ -35,7 +35,7 @@ def unendorsed_claims(quote: Quote, body: BodyClaims, *, simulated: bool) -> Cla
         try:
             pem = x509.load_der_x509_certificate(quote.certificates[0]).public_bytes(Encoding.PEM)
             pck = dcap_qvl.parse_pck_extension_from_pem(pem)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             pck = None
         if pck is not None:
             piid = pck.platform_instance_id.hex() if pck.platform_instance_id else None
@@ -79,7 +79,7 @@ def check_quote_signatures(quote: Quote) -> None:
         for certificate, issuer in pairwise(chain):  # (1)
             certificate.verify_directly_issued_by(issuer)
         platform_key = chain[0].public_key()
-    except (ValueError, TypeError, IndexError, InvalidSignature, UnsupportedAlgorithm) as exc:
+    except (ValueError, TypeError, IndexError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise errors.PckChainError(f"PCK chain: does not verify ({type(exc).__name__})") from exc
     if not isinstance(platform_key, ec.EllipticCurvePublicKey):
         raise errors.PckChainError("PCK chain: the platform's key is not on a curve")

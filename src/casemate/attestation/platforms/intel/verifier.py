@@ -182,7 +182,7 @@ def _issued_by(last: bytes, root: bytes) -> bool:
     """Whether a chain without its root was signed by ``root``."""
     try:
         x509.load_der_x509_certificate(last).verify_directly_issued_by(x509.load_der_x509_certificate(root))
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion):
         return False
     return True
 
@@ -200,7 +200,7 @@ def _platform(quote: Quote, collateral: Collateral, body: BodyClaims, verified: 
     try:
         certificate = x509.load_der_x509_certificate(chain[0])
         pck = dcap_qvl.parse_pck_extension_from_pem(_pem(chain[0]))
-    except (ValueError, IndexError) as exc:
+    except (ValueError, IndexError, x509.InvalidVersion) as exc:
         raise errors.PckChainError(f"PCK chain: the platform's certificate is not readable ({exc})") from exc
     qe_svn = int.from_bytes(quote.qe_report[_ISVSVN_AT : _ISVSVN_AT + 2], "little")
     if verified is None:

@@ -1,4 +1,4 @@
-"""A certificate chain with a key of a curve that nobody implements is refused with an error of ours."""
+"""A certificate chain that no library reads is refused with an error of ours: unknown curves, unknown versions."""
 
 from __future__ import annotations
 
@@ -42,3 +42,20 @@ def test_a_key_of_an_unknown_curve_is_refused(
 def _body(der: bytes) -> bytes:
     encoded = base64.b64encode(der)
     return b"\n".join(encoded[at : at + 64] for at in range(0, len(encoded), 64))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_certificate_of_an_unknown_version_is_refused(
+    pki: SimulatedPki,
+    enclave: QuotingEnclave,
+    make_collateral: Callable[..., Collateral],
+    now: datetime,
+    place: int,
+) -> None:
+    quote = enclave.tdx_quote(TdReport())
+    good = pem_certificates(pki.pck_chain.encode())[place]
+    bad = good.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020142"), 1)
+    assert bad != good
+    verifier = TdxVerifier([TrustAnchor("test", pki.root.der, SingleCollateral(make_collateral()), simulated=True)])
+    with pytest.raises(RefusedError):
+        verifier.verify_quote(quote.replace(_body(good), _body(bad)), now=now)
