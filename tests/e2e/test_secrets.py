@@ -83,6 +83,8 @@ def test_no_key_is_found_outside_a_tees_private_memory(tmp_path: Path) -> None:
             *(sys.executable, "-m", "casemate", "submit", str(program)),
             *(f"{vault}/in", f"{vault}/out", str(go), "--read", f"o/in={vault}/in", "--write", f"o/out={vault}/out"),
             *("--master", "standalone", "--workers", "1", "--format", "json"),
+            *("--conf", "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1"),
+            *("--conf", "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1"),
         ]
         job = sandbox.start(command)
         needles |= _spellings("job secret", _job_secret(state, root))

@@ -146,6 +146,7 @@ def _root(
 
 def dispatch(arguments: list[str]) -> int:
     """Parse ``arguments``, run the subcommand, return the exit status; raises what the command raises."""
+    Output.current = None  # of an earlier command of this process
     command: Any = typer.main.get_command(app)
     if COMPLETE_VARIABLE in os.environ:
         command.main(args=arguments, prog_name="casemate", complete_var=COMPLETE_VARIABLE)

@@ -28,6 +28,8 @@ tcb:
   statuses: [UpToDate]
 """
 
+_SPARK = ("--master", "local[2]", "--conf", "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1")
+
 
 @contextmanager
 def damaged(root: Path, damage: Callable[[], None]) -> Iterator[None]:
@@ -81,9 +83,7 @@ class Attacks:
         return Path(shutil.copy(program(name), directory))
 
     def _submit(self, file: Path, *arguments: str) -> Finished:
-        return self._sandbox.casemate(
-            *("submit", str(file), *arguments, "--master", "local[2]", "--format", "json"), silent=True
-        )
+        return self._sandbox.casemate("submit", str(file), *arguments, *_SPARK, "--format", "json", silent=True)
 
     @staticmethod
     def _outcome(name: str, finished: Finished, *codes: str) -> Attack:
@@ -98,7 +98,7 @@ class Attacks:
         """Agree to the honest program with these arguments, on these terms."""
         shown = self._sandbox.casemate(
             *("workload", "show", str(self._honest), *arguments),
-            *("--read", self._zone, "--master", "local[2]", "--format", "json"),
+            *("--read", self._zone, *_SPARK, "--format", "json"),
             silent=True,
         )
         manifest = self._directory / "workload.json"

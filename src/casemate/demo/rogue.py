@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 from cryptography.x509.oid import NameOID
 
+from casemate.demo.sandbox import die_with_parent
 from casemate.errors import FailedError
 
 __all__ = ["RogueOutcome", "Target", "find_target", "run_rogue_executor"]
@@ -110,7 +112,14 @@ def run_rogue_executor(target: Target, directory: Path, *, tls: bool = True, sec
     ]
     log = directory / "rogue.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=directory,
+            preexec_fn=die_with_parent(signal.SIGKILL),
+        )
     try:
         _wait_for(process, log, seconds)
     finally:

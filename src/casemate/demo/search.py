@@ -18,6 +18,8 @@ from pathlib import Path
 from stat import S_ISREG
 from types import TracebackType
 
+from casemate.demo.sandbox import die_with_parent
+
 __all__ = ["Hit", "LoopbackCapture", "Watcher", "search_processes", "search_tree"]
 
 _CHUNK = 8 * 1024 * 1024  # bytes read at once
@@ -178,6 +180,7 @@ class LoopbackCapture:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            preexec_fn=die_with_parent(),
         )
         for line in self._process.stderr or ():
             if b"listening on" in line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ from casemate.workload.kbs import JobCertificate
 from casemate.workload.session import AttestedSession
 
 JAR = Path(casemate.__file__).parent / "jars" / "casemate-spark.jar"
+SPARK_JARS = f"{Path(importlib.util.find_spec('pyspark').origin).parent}/jars/*"
 SERVER = """
 import java.io.*;
 import java.nio.file.*;
@@ -84,7 +86,7 @@ def start(
 ) -> subprocess.Popen[str]:
     path = tmp_path / f"{source.split('class ')[1].split()[0]}.java"
     path.write_text(source)
-    command = ["java", f"-javaagent:{JAR}={agent}", "-cp", f"{JAR}:{class_path}", str(path), *arguments]
+    command = ["java", f"-javaagent:{JAR}={agent}", "-cp", f"{JAR}:{class_path or SPARK_JARS}", str(path), *arguments]
     environment = {**os.environ, **dict.fromkeys(PASSWORD_VARIABLES, identity.password)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

@@ -87,12 +87,21 @@ def admits(port: int, context: ssl.SSLContext) -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as raw, context.wrap_socket(raw) as sock:
             sock.recv(1)
     except ssl.SSLError as exc:
-        return "CERTIFICATE" not in str(exc).upper()
+        return "CERTIFICATE" not in str(exc).upper() and not only_redirects(port)
     except ConnectionResetError:  # the alert was overtaken by the end of the connection
         return False
     except OSError:
         return True
     return True
+
+
+def only_redirects(port: int) -> bool:
+    """Whether a server without TLS says nothing but where the one with TLS is, as Spark's web pages do."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        sock.sendall(b"GET /json/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        answer = sock.recv(65536)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.split(b" ")[1:2] == [b"302"] and b"location: https://" in head.lower() and not body
 
 
 def client_contexts(directory: Path) -> dict[str, ssl.SSLContext]:
