@@ -18,7 +18,7 @@ def zone(prefix: str, access: Access = Access.READ_WRITE, dataset: DatasetName =
 
 
 def lexical(*zones: Zone, **options: object) -> ZoneMap:
-    return ZoneMap(zones, working_directory="/work", realpath=lambda path: path, **options)  # type: ignore[arg-type]
+    return ZoneMap(zones, working_directory="/srv", realpath=lambda path: path, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -31,16 +31,16 @@ def lexical(*zones: Zone, **options: object) -> ZoneMap:
         ("/a//b/./c/", "file:///a/b/c"),
         ("/a/../../b", "file:///b"),
         ("/a/b/..", "file:///a"),
-        ("a/../b", "file:///work/b"),
-        (".", "file:///work"),
-        ("./x", "file:///work/x"),
+        ("a/../b", "file:///srv/b"),
+        (".", "file:///srv"),
+        ("./x", "file:///srv/x"),
         ("..", "file:///"),
         ("/", "file:///"),
         ("file:///", "file:///"),
         ("/a%2e%2e/b%20c", "file:///a%2e%2e/b%20c"),
         ("/a b/ü?#:", "file:///a b/ü?#:"),
-        ("~/x", "file:///work/~/x"),
-        ("a:b", "file:///work/a:b"),
+        ("~/x", "file:///srv/~/x"),
+        ("a:b", "file:///srv/a:b"),
         ("/line\nbreak", "file:///line\nbreak"),
         ("s3a://Bucket/a/../b/", "s3a://bucket/b"),
         ("S3A://bucket", "s3a://bucket"),
@@ -49,7 +49,7 @@ def lexical(*zones: Zone, **options: object) -> ZoneMap:
     ],
 )
 def test_one_place_has_one_spelling(text: str, uri: str) -> None:
-    assert normalise(text, working_directory="/work") == uri
+    assert normalise(text, working_directory="/srv") == uri
     assert normalise(uri) == uri
 
 
