@@ -117,7 +117,7 @@ ZONES = [
 @given(PATHS)
 def test_normalising_is_stable_and_leaves_nothing_to_resolve(text: str) -> None:
     try:
-        uri = normalise(text, working_directory="/work")
+        uri = normalise(text, working_directory="/srv")
     except UsageError:
         return
     assert normalise(uri) == uri
@@ -134,16 +134,16 @@ def test_a_plain_path_goes_where_the_kernel_would_go_without_links(text: str) ->
     if not text or "://" in text or text.lower().startswith("file:/") or "\0" in text:
         return
     try:
-        uri = normalise(text, working_directory="/work")
+        uri = normalise(text, working_directory="/srv")
     except UsageError:
         return
-    assert uri == "file://" + posixpath.normpath("/" + posixpath.join("/work", text).lstrip("/"))
+    assert uri == "file://" + posixpath.normpath("/" + posixpath.join("/srv", text).lstrip("/"))
 
 
 @settings(max_examples=500, deadline=None)
 @given(PATHS)
 def test_no_spelling_writes_to_a_read_zone_or_outside_the_zones(text: str) -> None:
-    zones = ZoneMap(ZONES, working_directory="/work", realpath=lambda path: path)
+    zones = ZoneMap(ZONES, working_directory="/srv", realpath=lambda path: path)
     try:
         located = zones.write(text)
     except CasemateError:
