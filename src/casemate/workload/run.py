@@ -18,6 +18,7 @@ from types import FrameType
 from casemate.attestation.detect import find_attester
 from casemate.attestation.platforms.simulator.client import SimulatorAttester
 from casemate.data.client import SOCKET_VARIABLE
+from casemate.data.errors import IntegrityError
 from casemate.errors import CasemateError
 from casemate.model import Role
 from casemate.workload.agent import Agent
@@ -91,6 +92,7 @@ class _Member:
         self._load_profile, self._environment, self._argv = load_profile, environment, argv
         self._reporter, self._started = reporter, started
         self._refusals: list[tuple[str, str]] = []
+        self._damage: CasemateError | None = None
         self._ended_by: CasemateError | None = None
 
     def run(self) -> tuple[CasemateError | None, int]:
@@ -153,6 +155,8 @@ class _Member:
     ) -> tuple[CasemateError | None, int]:
         if self._ended_by is not None:
             return self._ended_by, _STATUS[outcome_of(self._ended_by)]
+        if self._damage is not None:  # whatever the program made of it: it may have passed over the file in silence
+            return self._damage, 1
         if stopped_by is not None:
             return None, 0 if normal else 128 + stopped_by
         if status == 0:
@@ -169,6 +173,9 @@ class _Member:
         child.stop()
 
     def _refused(self, code: str, message: str) -> None:
+        error = broker_error(code, 403, message, None)
+        if self._damage is None and isinstance(error, IntegrityError):
+            self._damage = error
         if (code, message) not in self._refusals and len(self._refusals) < 100:
             self._refusals.append((code, message))
             self._reporter.progress("refusal", code=code, message=message)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from casemate.attestation.platforms.simulator.client import LauncherClient, RunningTee
-from casemate.errors import CasemateError, FailedError
+from casemate.data.errors import IntegrityError
+from casemate.errors import CasemateError
 from casemate.model import Role
-from casemate.workload.errors import MemberLostError, ProgramFailedError
+from casemate.workload.errors import MemberLostError, ProgramFailedError, broker_error
 from casemate.workload.manifest import WorkloadManifest
 from casemate.workload.profile import MASTER_VARIABLE
 from casemate.workload.reporting import QUIET_VARIABLE, outcome_of
@@ -100,6 +101,7 @@ class _Job:
         self._started = time.monotonic()
         self._seconds: dict[str, float] = {}
         self._attestations = 0
+        self._damage: CasemateError | None = None
 
     def run(self) -> Outcome:
         settings = self._manifest.engine_settings
@@ -176,7 +178,11 @@ class _Job:
 
     def _note(self, member: _Member, event: Mapping[str, Any]) -> None:
         role, phase = event.get("role", str(member.role)), event.get("phase")
-        if phase is not None:
+        if phase == "refusal":
+            error = broker_error(str(event.get("code")), 403, str(event.get("message")), None)
+            if self._damage is None and isinstance(error, IntegrityError):
+                self._damage = error
+        elif phase is not None:
             name = f"{phase} {member.name if role == member.role else role}"
             self._seconds.setdefault(name, round(time.monotonic() - self._started, 3))
             self._attestations += phase == "attested"
@@ -197,6 +203,8 @@ class _Job:
                     return self._lost(member)
 
     def _driver_ended(self, driver: _Member) -> Outcome:
+        while self._events(0):  # what executors told before the driver ended
+            pass
         report = driver.report
         if report is None:
             return self._failed(
@@ -206,6 +214,8 @@ class _Job:
             refused = [r for r in self._executors if r.get("outcome") in ("refused", "undecided")]
             if refused:
                 return self._outcome(refused[0], "executor")
+        if report.get("outcome") == "done" and self._damage is not None:  # an executor passed over it in silence
+            return self._failed(self._damage, "executor")
         return self._outcome(report, driver.name)
 
     def _lost(self, member: _Member) -> Outcome:
@@ -215,7 +225,7 @@ class _Job:
         message = f"{member.name}: ended with status {member.tee.status}{f': {last}' if last else ''}"
         return self._failed(MemberLostError(message), member.name)
 
-    def _failed(self, error: FailedError, member: str) -> Outcome:
+    def _failed(self, error: CasemateError, member: str) -> Outcome:
         fields = {"outcome": outcome_of(error), "code": error.code, "message": error.message, "hint": error.fix}
         return self._outcome(fields, member)
 
