@@ -10,10 +10,14 @@ from casemate.attestation.errors import NoTeeError
 from casemate.attestation.evidence import Attester
 from casemate.attestation.platforms.simulator.client import TEE_SOCKET_VARIABLE, SimulatorAttester
 
-__all__ = ["TPM_VARIABLE", "find_attester"]
+__all__ = ["TPM_CERTIFICATE_VARIABLE", "TPM_EVENT_LOG_VARIABLE", "TPM_VARIABLE", "find_attester"]
 
 TPM_VARIABLE = "CASEMATE_TPM"
 """Names a TPM as tpm2-tss does (``device:/dev/tpmrm0``). A TPM is never picked unasked: most machines have one."""
+TPM_CERTIFICATE_VARIABLE = "CASEMATE_TPM_CERTIFICATE"
+"""A PEM file with the attestation key's certificate and those above it, to be sent along."""
+TPM_EVENT_LOG_VARIABLE = "CASEMATE_TPM_EVENT_LOG"
+"""The firmware's log, to be sent along: ``/sys/kernel/security/tpm0/binary_bios_measurements``."""
 
 Finder = Callable[[Mapping[str, str], Path], Attester | None]
 
@@ -33,7 +37,10 @@ def _tpm(environment: Mapping[str, str], root: Path) -> Attester | None:
         return None
     from casemate.attestation.platforms.tpm.attester import TpmAttester  # an optional extra
 
-    return TpmAttester(name)
+    log, certificates = environment.get(TPM_EVENT_LOG_VARIABLE), environment.get(TPM_CERTIFICATE_VARIABLE)
+    return TpmAttester(
+        name, event_log=Path(log) if log else None, certificates=Path(certificates) if certificates else None
+    )
 
 
 def _gramine(environment: Mapping[str, str], root: Path) -> Attester | None:

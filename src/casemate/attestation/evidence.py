@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from casemate.attestation.claims import Claims
 
-__all__ = ["REPORT_DATA_SIZE", "Attester", "Evidence", "Verifier"]
+__all__ = ["REPORT_DATA_SIZE", "Attester", "Evidence", "Verifier", "WorkloadBinder"]
 
 REPORT_DATA_SIZE = 64  # bytes, on SGX, TDX and SEV-SNP alike
 
@@ -33,6 +33,15 @@ class Attester(Protocol):
 
     def collect(self, report_data: bytes) -> Evidence:
         """Evidence over ``report_data`` (64 bytes); raises ``NoTeeError``."""
+        ...
+
+
+@runtime_checkable
+class WorkloadBinder(Protocol):
+    """An attester of a machine whose launch register is filled by software: a TPM, whose PCR 8 boots as zero."""
+
+    def bind_workload(self, digest: bytes) -> None:
+        """Put a workload digest into the register, once a boot; raises a ``RefusedError`` when it holds another."""
         ...
 
 

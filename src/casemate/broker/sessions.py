@@ -48,6 +48,7 @@ PROTOCOL_VERSION = "0.4.0"
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEPT = timedelta(hours=1)  # after its end a session is still known, so that it can be called expired
 _PURGE_EVERY = timedelta(minutes=1)
+_PCR_TEES = frozenset({"tpm", "az-snp-vtpm", "az-tdx-vtpm"})
 _REMEMBERED = 1024  # verified tokens
 
 _parse = lru_cache(maxsize=256)(parse_init_data)
@@ -142,7 +143,7 @@ class Sessions:
             now = context.clock()
             key = public_jwk(request.tee_pubkey)
             record.subject["tee_pubkey"] = thumbprint(key)
-            claims = context.trust.verify(Evidence(row.tee, request.primary_evidence), now=now)  # (2)
+            claims = context.trust.verify(_evidence(row.tee, request), now=now)  # (2)
             record.subject["evidence"] = _summary(claims)
             expected = report_data(request.nonce, request.tee_pubkey, request.additional_evidence)
             check_report_data(claims.report_data, expected)  # (3)
@@ -293,6 +294,14 @@ class Sessions:
         signers = frozenset(module["init_data_claims"].get("signers", ()))
         attested = Attested(result.job or "", Role(result.role or ""), result.claims, workload, signers)
         return Member(attested, result.tee_pubkey, result.key_thumbprint, result.id, result.status)
+
+
+def _evidence(tee: str, request: AttestRequest) -> Evidence:
+    """The evidence; a TPM's with the digest that PCR 8 must prove, for nobody can read it out of the register."""
+    body = request.primary_evidence
+    if tee not in _PCR_TEES or "workload" in body or request.init_format is None or request.init_body is None:
+        return Evidence(tee, body)
+    return Evidence(tee, {**body, "workload": _parse(request.init_format, request.init_body).bound})
 
 
 def _hash(session_id: str) -> str:

@@ -11,11 +11,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import FrameType
 
 from casemate.attestation.detect import find_attester
+from casemate.attestation.evidence import WorkloadBinder
 from casemate.attestation.platforms.simulator.client import SimulatorAttester
 from casemate.data.client import SOCKET_VARIABLE
 from casemate.data.errors import IntegrityError
@@ -114,6 +115,10 @@ class _Member:
             program = verified_copies(manifest, bundle, private / "bundle")
             # 2., 3. Evidence over each broker's challenge; tokens, keys, certificate.
             attester = find_attester(self._environment)
+            if isinstance(attester, AbstractContextManager):
+                stack.enter_context(attester)
+            if isinstance(attester, WorkloadBinder):
+                attester.bind_workload(bytes.fromhex(manifest.digest()))
             session = AttestedSession(
                 manifest,
                 attester,

@@ -508,7 +508,7 @@ FAULTS: dict[Callable[[Case], None], str] = {
     certificate_garbled: "tpm-ak-certificate-invalid",
     workload_differs: "tpm-workload-mismatch",
     workload_too_short: "tpm-workload-mismatch",
-    workload_extended_twice: "tpm-workload-mismatch",
+    workload_extended_twice: "tpm-workload-repeated",
     workload_pcr_not_quoted: "tpm-workload-mismatch",
     body_without_quote: "tpm-evidence-malformed",
     body_quote_is_text: "tpm-evidence-malformed",

@@ -1,24 +1,35 @@
 """Quote with a real TPM, or swtpm, through ``tpm2-pytss`` (extra ``tpm``): the attester beside the verifier.
 
-The attestation key is made under the endorsement key and never leaves the TPM. What ties it to a TPM is either a
-certificate, an allow-list entry, or the endorsement key opening a credential made for it (see ``credential``).
+The attestation key is a primary key of the endorsement hierarchy, from a fixed template: the TPM derives the same key
+after every boot, until its owner changes the endorsement seed, so that nothing has to be stored and an allow-list entry
+stays good. It never leaves the TPM. What ties it to a TPM is a certificate, an allow-list entry, or the endorsement
+key opening a credential made for it (see ``enrolment``).
 """
 
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import importlib
+import os
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from casemate.attestation.evidence import REPORT_DATA_SIZE, Evidence
-from casemate.attestation.platforms.tpm.errors import TpmCredentialError, TpmUnavailableError
+from casemate.attestation.platforms.tpm.errors import (
+    TpmCredentialError,
+    TpmEkCertificateMissingError,
+    TpmUnavailableError,
+    TpmWorkloadRegisterUsedError,
+)
 from casemate.attestation.platforms.tpm.structures import parse_quote, parse_tpmt_public
-from casemate.attestation.platforms.tpm.workload import WORKLOAD_PCR, extend_value
+from casemate.attestation.platforms.tpm.workload import WORKLOAD_PCR, extend_value, workload_pcr
 from casemate.errors import CasemateError, UsageError
 
 __all__ = ["DEFAULT_TCTI", "TpmAttester"]
@@ -27,29 +38,37 @@ DEFAULT_TCTI = "device:/dev/tpmrm0"
 PCR_COUNT = 24
 _PCRS_A_CALL = 8
 _MAX_TRIES = 5
+_CLOSE_SECONDS = 5.0
+_EK_CERTIFICATE = 0x01C00002  # NV index of the RSA 2048 endorsement key's certificate (TCG EK Credential Profile)
 _AK_ATTRIBUTES = ("FIXEDTPM", "FIXEDPARENT", "SENSITIVEDATAORIGIN", "USERWITHAUTH", "RESTRICTED", "SIGN_ENCRYPT")
 
 
 class TpmAttester(AbstractContextManager["TpmAttester"]):
-    """An ``Attester`` of tee ``tpm``. One TPM connection; close it, or use it in a ``with``.
+    """An ``Attester`` of tee ``tpm``. One TPM connection; close it, or use it in a ``with``. Safe to use from threads.
 
     ``tcti`` names the TPM as tpm2-tss does (``device:/dev/tpmrm0``, ``swtpm:host=127.0.0.1,port=2321``). ``event_log``
-    is the firmware's log, sent along when it is there. Raises ``TpmUnavailableError``."""
+    is the firmware's log, ``certificates`` the attestation key's certificate and those above it (PEM, leaf first); both
+    are sent along. Raises ``TpmUnavailableError``."""
 
-    def __init__(self, tcti: str = DEFAULT_TCTI, *, event_log: Path | None = None) -> None:
+    def __init__(
+        self, tcti: str = DEFAULT_TCTI, *, event_log: Path | None = None, certificates: Path | None = None
+    ) -> None:
+        os.environ.setdefault("TSS2_LOG", "all+none")  # its lines on stderr repeat what the exceptions say
         try:
             self._tss: Any = importlib.import_module("tpm2_pytss")
             self._utils: Any = importlib.import_module("tpm2_pytss.utils")
         except ImportError as exc:
             raise TpmUnavailableError("tpm2-pytss is not installed; install casemate[tpm]") from exc
         self._name = tcti
-        self._event_log = event_log
+        self._event_log, self._certificates = event_log, certificates
         self._workload: bytes | None = None
+        self._ek: tuple[Any, bytes] | None = None
+        self._lock = threading.RLock()  # tpm2-tss runs one command at a time on a connection
+        self._closed = False
         with self._typed():
             self._esapi: Any = self._tss.ESAPI(tcti)
         try:
             with self._typed():
-                self._ek, self.ek_public = self._make_ek()
                 self._ak, self._ak_public = self._make_ak()
         except TpmUnavailableError:
             self._esapi.close()
@@ -57,11 +76,14 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
 
     @contextmanager
     def _typed(self, error: type[CasemateError] = TpmUnavailableError) -> Iterator[None]:
-        """The binding's exceptions end here."""
-        try:
-            yield
-        except (self._tss.TSS2_Exception, RuntimeError) as exc:
-            raise error(f"TPM {self._name}: {exc}") from exc
+        """Have the connection for oneself; the binding's exceptions end here."""
+        with self._lock:
+            if self._closed:
+                raise TpmUnavailableError(f"TPM {self._name}: the connection was closed")
+            try:
+                yield
+            except (self._tss.TSS2_Exception, RuntimeError) as exc:
+                raise error(f"TPM {self._name}: {exc}") from exc
 
     @property
     def tee(self) -> str:
@@ -76,6 +98,33 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
     def ak_spki(self) -> bytes:
         """The attestation key for allow-lists."""
         return parse_tpmt_public(self.ak_tpmt).spki
+
+    @property
+    def ek_public(self) -> bytes:
+        """TPMT_PUBLIC of the endorsement key (RSA 2048, the TCG's default template)."""
+        return self._endorsement_key()[1]
+
+    @property
+    def ek_certificate(self) -> bytes:
+        """The maker's certificate for the endorsement key, DER; raises ``TpmEkCertificateMissingError``."""
+        with self._typed(TpmEkCertificateMissingError):
+            return bytes(self._utils.NVReadEK(self._esapi)(_EK_CERTIFICATE))
+
+    def bind_workload(self, digest: bytes) -> None:
+        """Make PCR 8 say that the workload with this digest was launched: extend it if it is zero, else check it.
+
+        Members of one job that share a TPM extend it once. Raises ``TpmWorkloadRegisterUsedError``."""
+        expected = workload_pcr(digest)
+        with _exclusive(self._name):
+            if self._workload_register() == bytes(len(expected)):
+                self.extend_workload(digest)
+            found = self._workload_register()
+        if found != expected:
+            raise TpmWorkloadRegisterUsedError(
+                f"PCR {WORKLOAD_PCR}: expected zeros or {expected.hex()}, got {found.hex()}: another workload was "
+                "launched since this machine started"
+            )
+        self._workload = digest
 
     def extend_workload(self, digest: bytes) -> None:
         """Extend PCR 8 with a workload digest (see ``workload``); once a boot, since it cannot be undone."""
@@ -107,20 +156,28 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
         """Open what ``credential.make_credential`` sealed: proof that this attestation key lives beside this EK.
 
         Raises ``TpmCredentialError``."""
-        tss = self._tss
+        tss, ek = self._tss, self._endorsement_key()[0]
         with self._typed(TpmCredentialError):
             blob, _ = tss.TPM2B_ID_OBJECT.unmarshal(credential)
             seed, _ = tss.TPM2B_ENCRYPTED_SECRET.unmarshal(secret)
             session = self._ek_session()
             try:
-                return bytes(self._esapi.activate_credential(self._ak, self._ek, blob, seed, session2=session))
+                return bytes(self._esapi.activate_credential(self._ak, ek, blob, seed, session2=session))
             finally:
                 self._esapi.flush_context(session)
 
     def close(self) -> None:
-        for handle in (self._ak, self._ek):
-            self._esapi.flush_context(handle)
-        self._esapi.close()
+        """Leave nothing behind in the TPM. One that does not answer any more keeps nobody from ending."""
+        if self._closed or not self._lock.acquire(timeout=_CLOSE_SECONDS):
+            return
+        try:
+            with suppress(TpmUnavailableError), self._typed():
+                for handle in (self._ak, *((self._ek[0],) if self._ek else ())):
+                    self._esapi.flush_context(handle)
+            self._closed = True
+            self._esapi.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -142,9 +199,18 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
         }
         if self._workload is not None:
             body["workload"] = self._workload.hex()
-        if self._event_log is not None and self._event_log.exists():
-            body["event_log"] = base64.b64encode(self._event_log.read_bytes()).decode()
+        try:
+            if self._event_log is not None:
+                body["event_log"] = base64.b64encode(self._event_log.read_bytes()).decode()
+            if self._certificates is not None:
+                body["ak_cert_chain"] = self._certificates.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise TpmUnavailableError(f"file to send beside the quote: {exc}") from exc
         return body
+
+    def _workload_register(self) -> bytes:
+        with self._typed():
+            return bytes(self._esapi.pcr_read(f"sha256:{WORKLOAD_PCR}")[2][0])
 
     def _read_pcrs(self) -> list[bytes]:
         values: list[bytes] = []
@@ -154,13 +220,20 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
             values += [bytes(digest) for digest in digests]
         return values
 
+    def _endorsement_key(self) -> tuple[Any, bytes]:
+        """Made when first asked for, since quoting does not need it."""
+        if self._ek is None:
+            with self._typed():
+                self._ek = self._make_ek()
+        return self._ek
+
     def _make_ek(self) -> tuple[Any, bytes]:
         tss = self._tss
 
-        def no_certificate(index: Any) -> bytes:
+        def no_index(index: Any) -> bytes:
             raise self._utils.NoSuchIndex(index)
 
-        _, template = self._utils.create_ek_template("EK-RSA2048", no_certificate)
+        _, template = self._utils.create_ek_template("EK-RSA2048", no_index)
         handle, public, *_ = self._esapi.create_primary(tss.TPM2B_SENSITIVE_CREATE(), template, tss.ESYS_TR.ENDORSEMENT)
         return handle, bytes(public.publicArea.marshal())
 
@@ -181,13 +254,21 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
         for name in _AK_ATTRIBUTES:
             attributes |= int(getattr(tss.TPMA_OBJECT, name))
         template = tss.TPM2B_PUBLIC.parse("ecc:ecdsa-sha256:null", objectAttributes=tss.TPMA_OBJECT(attributes))
-        session = self._ek_session()
-        try:
-            private, public, *_ = self._esapi.create(self._ek, tss.TPM2B_SENSITIVE_CREATE(), template, session1=session)
-        finally:
-            self._esapi.flush_context(session)
-        session = self._ek_session()
-        try:
-            return self._esapi.load(self._ek, private, public, session1=session), public
-        finally:
-            self._esapi.flush_context(session)
+        handle, public, *_ = self._esapi.create_primary(tss.TPM2B_SENSITIVE_CREATE(), template, tss.ESYS_TR.ENDORSEMENT)
+        return handle, public
+
+
+@contextmanager
+def _exclusive(tcti: str) -> Iterator[None]:
+    """One process of this machine at a time between reading PCR 8 and extending it."""
+    name = f"casemate-tpm-{hashlib.sha256(tcti.encode()).hexdigest()[:16]}.lock"
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(Path(tempfile.gettempdir()) / name, flags, 0o600)
+    except OSError as exc:
+        raise TpmUnavailableError(f"{exc.filename}: {exc.strerror}") from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

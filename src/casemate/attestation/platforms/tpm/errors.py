@@ -20,6 +20,10 @@ __all__ = [
     "TpmAttestTypeError",
     "TpmCredentialError",
     "TpmCrlExpiredError",
+    "TpmEkCertificateError",
+    "TpmEkCertificateMissingError",
+    "TpmEkCertificateUntrustedError",
+    "TpmEnrolmentUnknownError",
     "TpmEvidenceMalformedError",
     "TpmHashUnsupportedError",
     "TpmHclBindingError",
@@ -47,6 +51,9 @@ __all__ = [
     "TpmTruncatedError",
     "TpmUnavailableError",
     "TpmWorkloadMismatchError",
+    "TpmWorkloadMissingError",
+    "TpmWorkloadRegisterUsedError",
+    "TpmWorkloadRepeatedError",
 ]
 
 
@@ -241,10 +248,59 @@ class TpmCrlExpiredError(CollateralExpiredError):
 
 
 class TpmWorkloadMismatchError(RefusedError):
-    """PCR 8 was not extended once, from zero, with the workload digest that was expected."""
+    """PCR 8 holds another workload than the one that was stated, or more than one."""
 
     code = "tpm-workload-mismatch"
     fix = "Start the workload from a fresh boot and extend PCR 8 with its digest and nothing else."
+
+
+class TpmWorkloadMissingError(RefusedError):
+    """PCR 8 is still zero although a workload was stated: the TPM was reset since, or nobody measured the workload."""
+
+    code = "tpm-workload-missing"
+    fix = "Launch the workload again; `casemate run` extends PCR 8 with its digest before it attests."
+
+
+class TpmWorkloadRepeatedError(RefusedError):
+    """PCR 8 was extended twice with the stated workload, so that something began anew in the same boot."""
+
+    code = "tpm-workload-repeated"
+    fix = "Restart the machine, so that PCR 8 is zero, and launch the workload once."
+
+
+class TpmWorkloadRegisterUsedError(RefusedError):
+    """PCR 8 of this machine's TPM already holds another workload; it can only be extended, never set back."""
+
+    code = "tpm-workload-register-used"
+    fix = "Restart the machine, so that PCR 8 is zero: a TPM vouches for one workload a boot."
+
+
+class TpmEkCertificateMissingError(UndecidedError):
+    """The TPM has no certificate of its maker for the RSA endorsement key, or it cannot be read."""
+
+    code = "tpm-ek-certificate-missing"
+    fix = "Get the certificate from the TPM's maker and give it with --ek-certificate."
+
+
+class TpmEkCertificateError(RefusedError):
+    """The endorsement key's certificate is for another key, of no endorsement key, unreadable, expired or revoked."""
+
+    code = "tpm-ek-certificate-invalid"
+    fix = "Read the certificate from this TPM again; one from another TPM says nothing about it."
+
+
+class TpmEkCertificateUntrustedError(UntrustedRootError):
+    """The endorsement key's certificate does not end in an authority that was named for it."""
+
+    code = "tpm-ek-certificate-untrusted"
+    fix = "Name the maker's root with --ek-ca, and what lies between with --certs."
+
+
+class TpmEnrolmentUnknownError(RefusedError):
+    """An answer belongs to no challenge that is waiting here: it was used, it is too old, or it was made elsewhere."""
+
+    code = "tpm-enrolment-unknown"
+    fix = "Make a new challenge with `casemate tpm challenge`; it is good for a day and for one answer."
 
 
 class TpmHclMalformedError(MalformedEvidenceError):

@@ -5,6 +5,7 @@ No network, disk or clock. What a policy may differ on (which PCR values, clock,
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -161,6 +162,7 @@ def quote_claims(quotes: VerifiedQuotes, key: AkPublic, trust: AkTrust) -> dict[
         "nonce": quote.nonce.hex(),
         "ak_trust": trust.kind,
         "ak_id": key_id(key),
+        "ak_public": base64.b64encode(key.spki).decode(),
         "ak_restricted": key.restricted,
         "signature": f"{quotes.signature.scheme}-{quotes.signature.hash}",
         "qualified_signer": quote.qualified_signer.hex(),

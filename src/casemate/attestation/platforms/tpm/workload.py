@@ -21,7 +21,12 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
-from casemate.attestation.platforms.tpm.errors import TpmWorkloadMismatchError
+from casemate.attestation.platforms.tpm.errors import (
+    TpmWorkloadMismatchError,
+    TpmWorkloadMissingError,
+    TpmWorkloadRepeatedError,
+)
+from casemate.errors import RefusedError
 
 __all__ = ["WORKLOAD_PCR", "extend_value", "prove_workload", "workload_pcr"]
 
@@ -43,9 +48,9 @@ def workload_pcr(digest: bytes, bank: str = "sha256") -> bytes:
 
 
 def prove_workload(digest: bytes, pcrs: Mapping[str, Mapping[int, bytes]]) -> bytes:
-    """The part of ``digest`` that quoted PCRs prove; raises ``TpmWorkloadMismatchError``.
+    """The part of ``digest`` that quoted PCRs prove. Every bank that was quoted must agree.
 
-    Every bank that was quoted must agree."""
+    Raises ``TpmWorkloadMissingError``, ``TpmWorkloadRepeatedError`` or ``TpmWorkloadMismatchError``."""
     if len(digest) < MIN_DIGEST_BYTES:
         raise TpmWorkloadMismatchError(f"workload digest: {len(digest)} bytes, need at least {MIN_DIGEST_BYTES}")
     proven = b""
@@ -55,10 +60,18 @@ def prove_workload(digest: bytes, pcrs: Mapping[str, Mapping[int, bytes]]) -> by
             continue
         expected = workload_pcr(digest, bank)
         if not hmac.compare_digest(quoted, expected):
-            raise TpmWorkloadMismatchError(
+            raise _reason(digest, bank, quoted)(
                 f"PCR {bank}:{WORKLOAD_PCR}: workload {digest.hex()} gives {expected.hex()}, quoted is {quoted.hex()}"
             )
         proven = max(proven, digest[:size], key=len)
     if not proven:
         raise TpmWorkloadMismatchError(f"PCR {WORKLOAD_PCR}: not quoted in the SHA-256 or SHA-384 bank")
     return proven
+
+
+def _reason(digest: bytes, bank: str, quoted: bytes) -> type[RefusedError]:
+    """What happened to a register that does not hold ``digest`` once."""
+    if not any(quoted):
+        return TpmWorkloadMissingError
+    twice = hashlib.new(bank, workload_pcr(digest, bank) + extend_value(digest, bank)).digest()
+    return TpmWorkloadRepeatedError if quoted == twice else TpmWorkloadMismatchError
