@@ -6,6 +6,12 @@ from casemate.errors import FailedError, RefusedError, UndecidedError, UsageErro
 
 __all__ = [
     "AgentUnreachableError",
+    "ArrowMissingError",
+    "ColumnDeniedError",
+    "ColumnMissingError",
+    "BigDLKeyError",
+    "BigDLMalformedError",
+    "BigDLTamperedError",
     "DestinationExistsError",
     "FileMalformedError",
     "FileTamperedError",
@@ -67,6 +73,21 @@ class KeyDeniedError(RefusedError):
 
     code = "key-denied"
     fix = "Ask the data owner for a grant that names the dataset, or check the dataset's name and key version."
+
+
+class ColumnDeniedError(KeyDeniedError):
+    """A column of a Parquet file is encrypted under a dataset whose key was not given; other columns can be read."""
+
+    code = "column-denied"
+    fix = "Leave the column out, or name its dataset in the job and ask its owner for a grant that does."
+
+
+class ColumnMissingError(RefusedError):
+    """A Parquet file to be written lacks a column that has a key of its own; it may be there under another name."""
+
+    code = "column-missing"
+    http_status = 422
+    fix = "Name the column as the file does, or write files without it to a zone that has no key for it."
 
 
 class OutsideZonesError(RefusedError):
@@ -156,8 +177,40 @@ class StorageFailedError(FailedError):
     fix = "Free space or mend permissions and run the command again; nothing was half-written."
 
 
+class ArrowMissingError(FailedError):
+    """PyArrow is not installed, or was built without Parquet encryption."""
+
+    code = "arrow-missing"
+    fix = "Install Casemate with the extra that brings PyArrow: `pip install 'casemate[spark]'`."
+
+
 class AgentUnreachableError(UndecidedError):
     """The agent of `casemate run` does not answer on its socket."""
 
     code = "agent-unreachable"
     fix = "Start the program through `casemate run` or `casemate submit`, and look at its log if it did."
+
+
+class BigDLMalformedError(IntegrityError):
+    """The file or `.meta` is not of the form that BigDL PPML wrote."""
+
+    code = "bigdl-malformed"
+    fix = (
+        "Give a directory that BigDL PPML 2.3 or later wrote in mode AES/CBC/PKCS5Padding; Parquet modes are not read."
+    )
+
+
+class BigDLTamperedError(IntegrityError):
+    """A file of BigDL PPML does not fit its HMAC or its padding: it was changed, or the key is another."""
+
+    code = "bigdl-tampered"
+    fix = (
+        "Check the key; if it is the right one, restore the file from a good copy: BigDL itself never noticed a change."
+    )
+
+
+class BigDLKeyError(UsageError):
+    """The key given for files of BigDL PPML is not of the form it needs."""
+
+    code = "bigdl-key"
+    fix = "Give the simple KMS's primary key file, or a file with the data key that the other KMS unwrapped."
