@@ -6,6 +6,7 @@ makes its claims say ``simulated``. No network, disk or clock; ``trust_files`` r
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -20,7 +21,9 @@ from casemate.attestation.evidence import Evidence, Verifier
 from casemate.attestation.platforms.intel.collateral import Collateral, CollateralSource, CollateralStore
 from casemate.attestation.platforms.intel.verifier import TrustAnchor
 from casemate.attestation.platforms.sgx.verifier import SgxVerifier
+from casemate.attestation.platforms.snp.body import build_body
 from casemate.attestation.platforms.tdx.verifier import TdxVerifier
+from casemate.attestation.platforms.tpm.azure import AzureVerifier
 from casemate.attestation.trust_errors import EvidenceKindUnknownError, TrustAnchorError
 
 __all__ = ["INTEL_ROOT_KEY_SHA384", "TrustStore", "is_intel_root"]
@@ -39,7 +42,8 @@ class TrustStore:
     """Verifies evidence of every kind it has anchors for. Immutable but for ``add_collateral``; safe to share.
 
     ``intel_root`` must be Intel's own (checked by the pinned digest of its key); ``simulator_root`` must not be.
-    ``verifiers`` are those of further platforms by the name of their evidence (``snp``, ``az-snp-vtpm`` ...)."""
+    ``verifiers`` are those of further platforms by the name of their evidence (``snp``, ``tpm``, ``nvidia`` ...).
+    Azure's (``az-snp-vtpm``, ``az-tdx-vtpm``) needs no anchors but those of the hardware it is bound to."""
 
     def __init__(
         self,
@@ -63,6 +67,9 @@ class TrustStore:
         self._verifiers: dict[str, Verifier] = dict(verifiers or {})
         if anchors:
             self._verifiers |= {"sgx": SgxVerifier(anchors), "tdx": TdxVerifier(anchors)}
+        azure = AzureVerifier(verify_snp=self._snp_report, verify_tdx=self._td_quote)
+        for tee in self._verifiers.keys() & {"snp", "tdx"}:
+            self._verifiers.setdefault(f"az-{tee}-vtpm", azure)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -88,6 +95,12 @@ class TrustStore:
             known = ", ".join(self.kinds) or "nothing (no trust anchor)"
             raise EvidenceKindUnknownError(f"evidence: expected one of {known}, got {evidence.tee!r}")
         return verifier.verify(evidence, now=now)
+
+    def _snp_report(self, report: bytes, vek: bytes | None = None, *, now: datetime) -> Claims:
+        return self.verify(Evidence("snp", build_body(report, vek)), now=now)
+
+    def _td_quote(self, quote: bytes, *, now: datetime) -> Claims:
+        return self.verify(Evidence("tdx", {"quote": base64.b64encode(quote).decode()}), now=now)
 
 
 def is_intel_root(der: bytes) -> bool:

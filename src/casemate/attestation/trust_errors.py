@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from casemate.attestation.errors import MalformedEvidenceError
-from casemate.errors import UsageError
+from casemate.errors import UndecidedError, UsageError
 
-__all__ = ["EvidenceKindUnknownError", "TrustAnchorError"]
+__all__ = ["EvidenceKindUnknownError", "TrustAnchorError", "TrustUnreadableError"]
 
 
 class TrustAnchorError(UsageError):
@@ -20,3 +20,10 @@ class EvidenceKindUnknownError(MalformedEvidenceError):
 
     code = "evidence-kind-unknown"
     fix = "Configure a trust anchor for this kind of evidence, or attest with another kind."
+
+
+class TrustUnreadableError(UndecidedError):
+    """A file of the verifier's trust anchors or collateral is damaged, so that evidence that needs it is not judged."""
+
+    code = "trust-unreadable"
+    fix = "Replace or remove the file that the message names; a running broker notices within seconds."

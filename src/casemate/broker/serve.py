@@ -70,12 +70,22 @@ def serve(
     names: Sequence[str] = (),
     passphrase_file: Path | None = None,
     database_url: str | None = None,
+    trust: Path | None = None,
+    collateral: Sequence[Path] = (),
 ) -> None:
     """Run until a signal asks to stop. ``port`` 0 takes a free one. Raises a typed error when it cannot start."""
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     with state.locked(), listen(host, port) as listener:
         actual = int(listener.getsockname()[1])
-        broker = open_broker(state, port=actual, names=names, passphrase=passphrase, database_url=database_url)
+        broker = open_broker(
+            state,
+            port=actual,
+            names=names,
+            passphrase=passphrase,
+            database_url=database_url,
+            trust=trust,
+            collateral=collateral,
+        )
         context = server_context(state.authority(broker.context.root_keys), names, now=datetime.now(UTC))
         config = uvicorn.Config(
             create_app(broker),
@@ -112,6 +122,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", action="append", default=[], help="further name (or name:port) of this broker")
     parser.add_argument("--passphrase-file", type=Path, help="file with the root key's passphrase")
     parser.add_argument("--database-url", help="SQLAlchemy URL (default: SQLite in the state directory)")
+    parser.add_argument("--trust", type=Path, help="trust anchors (default: `trust` in the state directory)")
+    parser.add_argument(
+        "--collateral",
+        type=Path,
+        action="append",
+        default=[],
+        help="directory that `casemate collateral` keeps, besides `collateral` among the trust anchors",
+    )
     arguments = parser.parse_args(argv)
     os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             names=arguments.name,
             passphrase_file=arguments.passphrase_file,
             database_url=arguments.database_url,
+            trust=arguments.trust,
+            collateral=arguments.collateral,
         )
     except CasemateError as exc:
         print(f"failed: {exc.code}: {exc.message}", file=sys.stderr)

@@ -13,9 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,10 +22,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from casemate.attestation.claims import Claims
-from casemate.attestation.evidence import Evidence
 from casemate.attestation.policy import AppraisalPolicy
-from casemate.attestation.trust_files import load_trust
 from casemate.broker.auditing import AuditLog
 from casemate.broker.context import BrokerConfig, BrokerContext
 from casemate.broker.errors import RootKeyMissingError, StateInUseError
@@ -37,10 +32,11 @@ from casemate.broker.rootkey import FileRootKeyStore, RootKeyStore
 from casemate.broker.service import Broker
 from casemate.broker.storage.migrate import upgrade
 from casemate.broker.storage.sql import SqlRepository, open_engine
+from casemate.broker.trust import DirectoryTrust
 from casemate.crypto.secret import Secret
 from casemate.errors import FailedError
 
-__all__ = ["CA_CONTEXT", "DirectoryTrust", "StateDirectory", "host_names", "open_broker", "read_passphrase"]
+__all__ = ["CA_CONTEXT", "StateDirectory", "host_names", "open_broker", "read_passphrase"]
 
 CA_CONTEXT = b"casemate:tls-ca:v1"
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -114,40 +110,6 @@ class StateDirectory:
             os.close(handle)
 
 
-class DirectoryTrust:
-    """The trust store of a directory, read again when its files change: collateral is renewed while a broker runs."""
-
-    _LOOK_EVERY = 5.0  # seconds
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._stamp = self._look()
-        self._store = load_trust(directory)
-        self._looked = time.monotonic()
-        self._lock = threading.Lock()
-
-    def verify(self, evidence: Evidence, *, now: datetime) -> Claims:
-        """As ``TrustStore.verify``."""
-        with self._lock:
-            if time.monotonic() - self._looked > self._LOOK_EVERY:
-                self._looked = time.monotonic()
-                stamp = self._look()
-                if stamp != self._stamp:
-                    self._store, self._stamp = load_trust(self._directory), stamp
-            store = self._store
-        return store.verify(evidence, now=now)
-
-    def _look(self) -> tuple[tuple[str, int, int], ...]:
-        found = []
-        for path in sorted(self._directory.rglob("*")):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            found.append((str(path), status.st_mtime_ns, status.st_size))
-        return tuple(found)
-
-
 def read_passphrase(path: Path) -> Secret:
     """The passphrase in a file, without its line end; raises ``RootKeyMissingError``."""
     try:
@@ -176,9 +138,13 @@ def open_broker(
     names: Iterable[str] = (),
     passphrase: Secret | None = None,
     database_url: str | None = None,
+    trust: Path | None = None,
+    collateral: Sequence[Path] = (),
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Broker:
     """Open everything, bring the schema up to date, and verify the audit log. Raises a typed error for what is wrong.
+
+    ``trust`` is the directory of anchors (default: in the state), ``collateral`` further directories of collateral.
 
     ``AuditInconsistentError``: the broker does not start on a log that was tampered with."""
     names = list(names)
@@ -201,6 +167,5 @@ def open_broker(
         hosts=host_names(names, port),
         broker_id=hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
     )
-    return Broker(
-        BrokerContext(config, repository, root_keys, token_key, audit, DirectoryTrust(state.trust), policy, clock)
-    )
+    anchors = DirectoryTrust(trust or state.trust, collateral)
+    return Broker(BrokerContext(config, repository, root_keys, token_key, audit, anchors, policy, clock))

@@ -150,7 +150,11 @@ def _start_broker(settings: Settings, tied: bool) -> Service:
         settings,
         BROKER,
         _BROKER_MODULE,
-        ["--state", str(settings.broker_dir), "--port", str(settings.broker_port)],
+        [
+            *("--state", str(settings.broker_dir)),
+            *("--port", str(settings.broker_port)),
+            *("--collateral", str(settings.home / "collateral")),
+        ],
         lambda: broker_answers(settings),
         tied=tied,
     )
