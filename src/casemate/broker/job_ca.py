@@ -19,14 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_der_private_key,
-    load_pem_public_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from jwcrypto import jwk
-from jwcrypto.common import JWException
 
 from casemate.crypto.errors import InvalidKeyError
-from casemate.crypto.jose import Jwk
+from casemate.crypto.jwk import Jwk, read_public_key
 from casemate.crypto.secret import Secret
 from casemate.errors import UsageError
 
@@ -123,10 +120,7 @@ def issue(
 
 def ec_public_key(public: Jwk) -> ec.EllipticCurvePublicKey:
     """The P-256 key of a JWK; raises ``InvalidKeyError`` for any other."""
-    try:
-        key = load_pem_public_key(jwk.JWK(**public).export_to_pem())
-    except (JWException, ValueError, TypeError) as exc:
-        raise InvalidKeyError("certificate: not a public key") from exc
+    key = read_public_key(public).key
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InvalidKeyError(f"certificate: need an EC P-256 key, got {public.get('kty')} {public.get('crv') or ''}")
     return key

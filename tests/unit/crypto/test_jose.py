@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import rfc8785
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jwcrypto import jwe, jwk, jws
 
 from casemate.crypto.canonical import canonical_json, sha256_hex, sha384_hex
 from casemate.crypto.errors import InvalidKeyError, SignatureInvalidError, UnsealError
 from casemate.crypto.jose import KeyPair, open_jws, peek_jws_header, public_jwk, seal, thumbprint
+from casemate.crypto.jwk import b64decode, b64encode
 from casemate.crypto.secret import Secret
 from casemate.errors import UsageError
 
@@ -187,7 +191,7 @@ def test_a_signed_document_opens_with_its_key_and_type_alone(pair: KeyPair) -> N
 
 def test_no_changed_character_of_a_signed_document_verifies(pair: KeyPair) -> None:
     token = pair.sign({"a": 1}, typ="t")
-    for i in range(len(token) - 1):  # the last character holds bits that base64url ignores
+    for i in range(len(token)):
         changed = token[:i] + ("A" if token[i] != "A" else "C") + token[i + 1 :]
         with pytest.raises(SignatureInvalidError):
             open_jws(changed, pair.public, typ="t")
@@ -258,3 +262,44 @@ def test_nesting_without_end_is_a_usage_error() -> None:
         value = [value]
     with pytest.raises(UsageError):
         canonical_json(value)
+
+
+_PLAIN = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.recursive(
+        _PLAIN | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_both_encoders_write_the_same(value: object) -> None:
+    assert canonical_json(value) == rfc8785.dumps(cast(Any, value))
+
+
+def test_one_key_has_one_spelling(pair: KeyPair) -> None:
+    x = pair.public["x"]
+    for other in (f"{x}=", f"{x}\n", f"A{x}", x[:-1], x.replace("-", "+") + " ", [x]):
+        with pytest.raises(InvalidKeyError):
+            thumbprint({**pair.public, "x": other})
+    padded = b64encode(bytes(1) + b64decode(x))  # the same number
+    with pytest.raises(InvalidKeyError):
+        thumbprint({**pair.public, "x": padded})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("EC", {"crv": "P-384"}), ("EC", {"crv": "P-521"}), ("OKP", {"crv": "Ed25519"}), ("RSA", {"size": 2048})],
+)
+def test_thumbprints_are_those_of_plain_jwcrypto(kind: str, options: dict[str, Any]) -> None:
+    key = jwk.JWK.generate(kty=kind, **options)
+    assert thumbprint(key.export_public(as_dict=True)) == key.thumbprint()
+
+
+def test_a_signature_has_one_spelling(pair: KeyPair) -> None:
+    token = pair.sign({"a": 1}, typ="t")
+    last = token[-1]  # its two lowest bits belong to no byte
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    with pytest.raises(SignatureInvalidError):
+        open_jws(token[:-1] + alphabet[alphabet.index(last) ^ 1], pair.public, typ="t")
