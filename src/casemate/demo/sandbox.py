@@ -82,11 +82,14 @@ class Finished:
 
 
 class Sandbox:
-    """Runs ``casemate`` commands against services of its own. A context manager."""
+    """Runs ``casemate`` commands against services of its own. A context manager.
 
-    def __init__(self, home: Path, *, echo: Callable[[str], None] = lambda line: None) -> None:
+    ``keep``: what an earlier sandbox left in ``home`` (keys, records, grants) is still there."""
+
+    def __init__(self, home: Path, *, echo: Callable[[str], None] = lambda line: None, keep: bool = False) -> None:
         self.home = home.absolute()
         self.echo = echo
+        self._keep = keep
         self._services: subprocess.Popen[bytes] | None = None
         self._running: list[subprocess.Popen[str]] = []
 
@@ -104,8 +107,9 @@ class Sandbox:
         return {**keep, "CASEMATE_HOME": str(self.home), "COLUMNS": "160"}
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(parents=True, mode=0o700)
+        if not self._keep:
+            shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(parents=True, mode=0o700, exist_ok=self._keep)
         command = ["up", "--foreground", "--port", str(free_port())]
         self.echo(f"$ casemate {' '.join(command[:1])}")
         self._services = subprocess.Popen(
@@ -148,6 +152,7 @@ class Sandbox:
         self,
         command: Sequence[str],
         *,
+        stdin: IO[str] | int = subprocess.DEVNULL,
         stdout: IO[str] | int = subprocess.PIPE,
         stderr: IO[str] | int = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
@@ -156,7 +161,7 @@ class Sandbox:
             list(command),
             env=self.environment,
             cwd=self.home.parent,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             text=True,
