@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from casemate.errors import UsageError
 
-__all__ = ["Access", "DatasetName", "Role", "Zone"]
+__all__ = ["Access", "ColumnKeys", "DatasetName", "Role", "Zone"]
 
 _OWNER = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,126}")
@@ -77,13 +79,87 @@ class DatasetName:
         return f"{self.owner}/{self.name}"
 
 
+_ALGORITHMS = ("AES_GCM_V1", "AES_GCM_CTR_V1")  # Parquet's names
+_MAX_COLUMNS = 1000
+_UNFIT = re.compile(r"[,:;\0]")  # Parquet's libraries list columns with these between them
+
+
+@dataclass(frozen=True)
+class ColumnKeys:
+    """Columns of Parquet files that have a dataset key of their own (Parquet Modular Encryption).
+
+    ``columns`` are (dataset, paths): a path with dots names a column or, with all that is in it, a group; case does not
+    matter. Build with ``of``. ``plaintext_footer``: footers are signed instead of encrypted. ``algorithm`` is
+    ``AES_GCM_V1`` or ``AES_GCM_CTR_V1``, which does not authenticate values, only what describes them."""
+
+    columns: tuple[tuple[DatasetName, tuple[str, ...]], ...]
+    plaintext_footer: bool = False
+    algorithm: str = _ALGORITHMS[0]
+
+    @classmethod
+    def of(
+        cls,
+        columns: Mapping[str, Sequence[str]],
+        *,
+        plaintext_footer: bool = False,
+        algorithm: str = _ALGORITHMS[0],
+    ) -> ColumnKeys:
+        """From ``{"owner/dataset": ["column", "group.column"]}``; raises ``UsageError``."""
+        if algorithm not in _ALGORITHMS:
+            raise UsageError(f"Parquet algorithm {algorithm!r}: need {' or '.join(_ALGORITHMS)}")
+        found = tuple((DatasetName.parse(name), tuple(sorted(columns[name]))) for name in sorted(columns))
+        paths = [path for _, own in found for path in own]
+        for path in paths:
+            if not path or path != path.strip() or _UNFIT.search(path) or "" in path.split("."):
+                raise UsageError(f"column {path!r}: need a name without ',', ':', ';' and without blanks around it")
+        if not 1 <= len(paths) <= _MAX_COLUMNS or not all(own for _, own in found):
+            raise UsageError(f"column keys: need 1 to {_MAX_COLUMNS} columns, and one for each dataset")
+        if len({path.lower() for path in paths}) != len(paths):
+            raise UsageError("column keys: a column is named twice")
+        return cls(found, plaintext_footer, algorithm)
+
+    @classmethod
+    def from_json(cls, value: Any) -> ColumnKeys:
+        """Undo ``to_json``; raises ``UsageError`` for anything else."""
+        columns = value.get("columns") if isinstance(value, dict) else None
+        if not isinstance(columns, dict) or set(value) != {"columns", "plaintext_footer", "algorithm"}:
+            raise UsageError("parquet: need columns, plaintext_footer and algorithm, and nothing else")
+        if not all(isinstance(own, list) and all(isinstance(path, str) for path in own) for own in columns.values()):
+            raise UsageError("parquet.columns: need a list of texts for each dataset")
+        if not isinstance(value["plaintext_footer"], bool):
+            raise UsageError("parquet.plaintext_footer: need true or false")
+        return cls.of(columns, plaintext_footer=value["plaintext_footer"], algorithm=value["algorithm"])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "columns": {str(name): list(own) for name, own in self.columns},
+            "plaintext_footer": self.plaintext_footer,
+            "algorithm": self.algorithm,
+        }
+
+    @property
+    def datasets(self) -> tuple[DatasetName, ...]:
+        return tuple(name for name, _ in self.columns)
+
+    def columns_of(self, dataset: DatasetName) -> tuple[str, ...]:
+        """The columns named for ``dataset``; empty for none."""
+        return next((own for name, own in self.columns if name == dataset), ())
+
+
 @dataclass(frozen=True)
 class Zone:
     """A URI prefix below which every byte of every file is encrypted under one dataset's key.
 
     ``prefix`` is absolute and normalised: scheme, authority, path, no trailing slash (``file:///data/vault``).
+    ``parquet`` gives single columns of the Parquet files in it a further key, of another dataset.
     """
 
     prefix: str
     dataset: DatasetName
     access: Access
+    parquet: ColumnKeys | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As manifests and the agent say it; ``parquet`` only where there is one."""
+        value = {"prefix": self.prefix, "dataset": str(self.dataset), "access": str(self.access)}
+        return value | ({"parquet": self.parquet.to_json()} if self.parquet else {})

@@ -136,8 +136,5 @@ class FakeAgent:
             "strict": self.strict,
             "plaintext_output": self.plaintext_output,
             "private_prefixes": self.private_prefixes,
-            "zones": [
-                {"prefix": zone.prefix, "dataset": str(zone.dataset), "access": zone.access.value}
-                for zone in self.zones
-            ],
+            "zones": [zone.to_json() for zone in self.zones],
         }

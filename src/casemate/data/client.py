@@ -20,8 +20,8 @@ from casemate.data.errors import AgentUnreachableError
 from casemate.data.generations import Generation
 from casemate.data.keys import DatasetKey
 from casemate.data.zones import PlaintextOutput, ZoneMap
-from casemate.errors import CasemateError, error_class
-from casemate.model import Access, DatasetName, Role, Zone
+from casemate.errors import CasemateError, UsageError, error_class
+from casemate.model import Access, ColumnKeys, DatasetName, Role, Zone
 
 __all__ = ["SOCKET_VARIABLE", "AgentClient", "AgentSession", "agent_socket"]
 
@@ -75,7 +75,12 @@ class AgentClient:
         reply = self._call({"op": "session"})
         try:
             zones = tuple(
-                Zone(zone["prefix"], DatasetName.parse(zone["dataset"]), Access(zone["access"]))
+                Zone(
+                    zone["prefix"],
+                    DatasetName.parse(zone["dataset"]),
+                    Access(zone["access"]),
+                    ColumnKeys.from_json(zone["parquet"]) if "parquet" in zone else None,
+                )
                 for zone in reply["zones"]
             )
             return AgentSession(
@@ -88,7 +93,7 @@ class AgentClient:
                 private_prefixes=tuple(reply["private_prefixes"]),
                 zones=zones,
             )
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, UsageError) as exc:
             raise AgentUnreachableError(f"agent {self.path}: session reply has no usable {exc}") from exc
 
     def current_key(self, dataset: DatasetName) -> DatasetKey:

@@ -7,11 +7,11 @@ from casemate.errors import FailedError, RefusedError, UndecidedError, UsageErro
 __all__ = [
     "AgentUnreachableError",
     "ArrowMissingError",
-    "ColumnDeniedError",
-    "ColumnMissingError",
     "BigDLKeyError",
     "BigDLMalformedError",
     "BigDLTamperedError",
+    "ColumnDeniedError",
+    "ColumnMissingError",
     "DestinationExistsError",
     "FileMalformedError",
     "FileTamperedError",

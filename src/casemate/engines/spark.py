@@ -31,6 +31,7 @@ from casemate.engines.spark_conf import (
     workload_conf,
 )
 from casemate.engines.spark_home import SparkHome, find_spark
+from casemate.engines.spark_parquet import FACTORY
 from casemate.engines.spark_tls import SparkIdentity, write_identity
 from casemate.model import Role
 from casemate.workload.manifest import WorkloadManifest
@@ -89,6 +90,7 @@ def _driver(
     protected = {
         **common(identity),
         **filesystems(),
+        **FACTORY,
         "spark.master": master_url(context) if settings.standalone else settings.master,
         "spark.submit.deployMode": "client",
         "spark.driver.host": HOST,

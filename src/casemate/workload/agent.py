@@ -124,10 +124,7 @@ class Agent:
             "strict": session.manifest.strict,
             "plaintext_output": session.manifest.plaintext_output,
             "private_prefixes": list(session.private_prefixes),
-            "zones": [
-                {"prefix": zone.prefix, "dataset": str(zone.dataset), "access": str(zone.access)}
-                for zone in session.zones
-            ],
+            "zones": [zone.to_json() for zone in session.zones],
         }
 
     def key(self, message: dict[str, Any]) -> dict[str, Any]:

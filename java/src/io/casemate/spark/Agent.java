@@ -88,12 +88,32 @@ final class Agent {
     return found.value();
   }
 
+  /** One version of a dataset's key, or with null the newest; the caller reports a refusal if it matters. */
+  DatasetKey unreportedKey(String dataset, Integer version) throws IOException {
+    String name = version == null ? dataset : dataset + "/" + version;
+    Timed<DatasetKey> found = keys.get(name);
+    if (found == null || version == null && System.nanoTime() - found.nanos() > CURRENT_KEY_LIFETIME_NANOS) {
+      Map<String, Object> reply = client.request(keyRequest(dataset, version), true, dataset);
+      found = new Timed<>(datasetKey(reply, dataset, version), System.nanoTime());
+      keys.put(name, found);
+    }
+    return found.value();
+  }
+
   private DatasetKey requestKey(String dataset, Integer version, String file) throws IOException {
+    return datasetKey(ask(keyRequest(dataset, version), true, file), dataset, version);
+  }
+
+  private static Map<String, Object> keyRequest(String dataset, Integer version) {
     Map<String, Object> request = new HashMap<>();
     request.put("op", "key");
     request.put("dataset", dataset);
     request.put("version", version == null ? null : Long.valueOf(version));
-    Map<String, Object> reply = ask(request, true, file);
+    return request;
+  }
+
+  private static DatasetKey datasetKey(Map<String, Object> reply, String dataset, Integer version)
+      throws AgentException {
     try {
       byte[] key = Base64.getDecoder().decode((String) reply.get("key"));
       int got = Math.toIntExact((Long) reply.get("version"));

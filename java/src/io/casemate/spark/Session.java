@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 
 /** What the attested job may do, as the agent tells it. Immutable for the life of the process. */
 record Session(boolean strict, boolean plaintextAllowed, List<String> privatePrefixes, List<Zone> zones) {
@@ -13,7 +14,9 @@ record Session(boolean strict, boolean plaintextAllowed, List<String> privatePre
       List<Zone> zones = new ArrayList<>();
       for (Object item : (List<?>) reply.get("zones")) {
         Map<?, ?> zone = (Map<?, ?>) item;
-        zones.add(zone((String) zone.get("prefix"), (String) zone.get("dataset"), (String) zone.get("access"), zones));
+        ColumnKeys columns = zone.get("parquet") == null ? null : ColumnKeys.parse((Map<?, ?>) zone.get("parquet"));
+        zones.add(
+            zone((String) zone.get("prefix"), (String) zone.get("dataset"), (String) zone.get("access"), columns, zones));
       }
       List<String> privatePrefixes = new ArrayList<>();
       for (Object prefix : (List<?>) reply.get("private_prefixes")) {
@@ -31,7 +34,8 @@ record Session(boolean strict, boolean plaintextAllowed, List<String> privatePre
   }
 
   /** The zone; a second one for the same prefix and dataset joins the first, for another dataset is refused. */
-  private static Zone zone(String prefix, String dataset, String access, List<Zone> zones) throws IOException {
+  private static Zone zone(String prefix, String dataset, String access, ColumnKeys columns, List<Zone> zones)
+      throws IOException {
     String location = Location.normalise(prefix);
     boolean canRead = access.equals("read") || access.equals("read-write");
     boolean canWrite = access.equals("write") || access.equals("read-write");
@@ -40,7 +44,7 @@ record Session(boolean strict, boolean plaintextAllowed, List<String> privatePre
     }
     for (Zone other : List.copyOf(zones)) {
       if (other.prefix().equals(location)) {
-        if (!other.dataset().equals(dataset)) {
+        if (!other.dataset().equals(dataset) || !Objects.equals(other.columns(), columns)) {
           throw new IOException("zone " + prefix + " is given to both " + other.dataset() + " and " + dataset);
         }
         zones.remove(other);
@@ -48,6 +52,6 @@ record Session(boolean strict, boolean plaintextAllowed, List<String> privatePre
         canWrite |= other.canWrite();
       }
     }
-    return new Zone(location, dataset, canRead, canWrite);
+    return new Zone(location, dataset, canRead, canWrite, columns);
   }
 }
