@@ -16,7 +16,7 @@ from tests.support.fake_agent import FakeAgent
 
 __all__ = ["AREAS", "JavaError", "World"]
 
-AREAS = ("rw", "ro", "wo", "other", "private", "outside")
+AREAS = ("rw", "ro", "wo", "other", "private", "outside", "kit")
 
 
 @dataclass

@@ -22,8 +22,8 @@ class MemoryKeys:
         for name in datasets:
             self.rotate(DatasetName.parse(name))
 
-    def rotate(self, dataset: DatasetName) -> DatasetKey:
-        self._keys.setdefault(dataset, []).append(Secret.random())
+    def rotate(self, dataset: DatasetName, secret: Secret | None = None) -> DatasetKey:
+        self._keys.setdefault(dataset, []).append(secret or Secret.random())
         return self.current_key(dataset)
 
     def deny(self, dataset: DatasetName) -> None:

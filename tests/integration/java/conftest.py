@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.conformance import kit_keys
 from tests.support.fake_agent import FakeAgent
 from tests.support.jvm import AREAS, World
 
@@ -54,8 +55,10 @@ def agent(base: Path) -> Iterator[FakeAgent]:
         FakeAgent.zone(base / "ro", "hospital/patients", "read"),
         FakeAgent.zone(base / "wo", "hospital/report", "write"),
         FakeAgent.zone(base / "other", "clinic/visits"),
+        FakeAgent.zone(base / "kit", "kit/patients"),
     ]
-    with FakeAgent(base / "agent.sock", zones, private_prefixes=[f"file://{base}/private"]) as agent:
+    keys = kit_keys("hospital/patients", "hospital/report", "clinic/visits")
+    with FakeAgent(base / "agent.sock", zones, keys=keys, private_prefixes=[f"file://{base}/private"]) as agent:
         yield agent
 
 

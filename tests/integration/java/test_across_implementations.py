@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.conformance import KIT, VECTORS
 from tests.support.damage import damages
 from tests.support.jvm import JavaError
 
@@ -291,3 +293,20 @@ def test_what_was_never_committed_cannot_be_read_where_a_job_only_reads(world) -
     (world.ro / "loose" / "file").write_bytes(encrypted(b"x", world))
     assert world.refused("read", world.ro / "loose" / "file").code == "manifest-missing"
     assert world.refused("list", world.ro / "loose").code == "manifest-missing"
+
+
+def test_java_gets_the_conformance_kit_right(world) -> None:
+    wrong = []
+    for entry in [*VECTORS["valid"], *VECTORS["damaged"]]:
+        path = world.kit / entry["file"]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((KIT / entry["file"]).read_bytes())
+        try:
+            found = hashlib.sha256(world.read(path)).hexdigest()
+        except JavaError as exc:
+            found = (
+                None if exc.code in ("key-denied", "file-wrong-dataset") or exc.code.startswith("file-") else str(exc)
+            )
+        if found != entry.get("plaintext_sha256"):
+            wrong.append((entry, found))
+    assert wrong == []
