@@ -15,7 +15,9 @@ from casemate.model import DatasetName
 
 __all__ = ["EncryptedReader", "read_exactly", "read_preamble"]
 
-_MAX_FETCH = 16  # segments, 1 MiB: what one read of the storage brings at most
+_MAX_FETCH = 16  # segments, 1 MiB: what one read brings at most
+_KEPT = 4  # segments of plaintext that random reads find again
+_ONE_SEGMENT = PREAMBLE_SIZE + stream.SEGMENT_SIZE  # bytes; a file of at most so many is read at once
 
 
 def read_exactly(raw: BinaryIO, view: memoryview) -> int:
@@ -40,7 +42,8 @@ class EncryptedReader(io.RawIOBase):
     """The plaintext of one encrypted file as a seekable byte stream. Not safe for two threads at once.
 
     Everything it returns is authentic, and at its place. Opening checks the preamble and the last segment, so that a
-    file cut at a segment border is refused before its first byte is read. Closing it closes ``raw``.
+    file cut at a segment border is refused before its first byte is read. Closing it closes ``raw``. Ciphertext is
+    copied out of the storage before it is looked at (no ``mmap``): storage that changes it afterwards changes nothing.
     Raises, from the constructor or a read, ``FileMalformedError``, ``FileTruncatedError``, ``FileTamperedError``,
     ``FileWrongDatasetError`` or what ``keys`` raises; every message begins with ``name``."""
 
@@ -49,26 +52,31 @@ class EncryptedReader(io.RawIOBase):
     ) -> None:
         super().__init__()
         self._raw = raw
+        self._descriptor = raw.fileno() if isinstance(raw, io.FileIO) else None
         self.name = name
-        self.preamble = read_preamble(raw, name)
+        head = memoryview(bytearray(stored_size if stored_size <= _ONE_SEGMENT else PREAMBLE_SIZE + stream.HEADER_SIZE))
+        head = head[: self._read(0, head)]
+        self.preamble = parse_preamble(bytes(head[:PREAMBLE_SIZE]), name)
         if self.preamble.dataset != dataset:
             raise FileWrongDatasetError(f"{name}: encrypted for dataset {self.preamble.dataset}, not {dataset}")
         self.size = plaintext_size(stored_size, name)
         self._body = stored_size - PREAMBLE_SIZE
         self._segments = stream.segment_count(self._body)
-        header = bytearray(stream.HEADER_SIZE)
-        read_exactly(raw, memoryview(header))
         dek = self.preamble.unwrap(keys.key(dataset, self.preamble.key_version), name)
+        header = bytes(head[PREAMBLE_SIZE : PREAMBLE_SIZE + stream.HEADER_SIZE])
         try:
-            self._decrypter = stream.StreamDecrypter(dek, bytes(header), self.preamble.raw)
+            self._decrypter = stream.StreamDecrypter(dek, header, self.preamble.raw)
         except DecryptionError as exc:
             raise FileTamperedError(f"{name}: {exc}") from exc
         self._position = 0
-        self._fetched = bytearray()  # ciphertext of segments [_first, _end), a slot of 65536 bytes for each
+        self._memory = memoryview(bytearray())  # where ciphertext is read to
+        self._whole: list[memoryview] = []  # its slots of 65536 bytes
+        self._slots: list[memoryview] = []  # the ciphertexts of segments [_first, _end) that are in it
         self._first = self._end = self._window = 0
-        self._plain = memoryview(bytearray(stream.SEGMENT_PLAINTEXT_SIZE))  # plaintext of segment _cached
-        self._cached = -1
-        self._cache(self._segments - 1)
+        self._kept: dict[int, memoryview] = {}  # plaintext by segment, the one used last at the end
+        if self._segments == 1 and len(head) == stored_size:
+            self._slots, self._end = [head[PREAMBLE_SIZE + stream.HEADER_SIZE :]], 1
+        self._keep(self._segments - 1)
 
     def readable(self) -> bool:
         return True
@@ -95,16 +103,11 @@ class EncryptedReader(io.RawIOBase):
         done, room = 0, min(len(view), max(self.size - self._position, 0))
         while done < room:
             index, offset = stream.locate(self._position)
-            size = stream.segment_plaintext_size(index, self.size)
-            if offset == 0 and size <= room - done and index != self._cached:
-                self._decrypt(
-                    index, view[done : done + size], wanted=-(-(room - done) // stream.SEGMENT_PLAINTEXT_SIZE)
-                )
-                count = size
-            else:
-                self._cache(index)
-                count = min(size - offset, room - done)
-                view[done : done + count] = self._plain[offset : offset + count]
+            count = 0 if offset or index in self._kept else self._decrypt_run(index, view[done:room])
+            if not count:
+                plain = self._keep(index)
+                count = min(len(plain) - offset, room - done)
+                view[done : done + count] = plain[offset : offset + count]
             done += count
             self._position += count
         return done
@@ -125,14 +128,39 @@ class EncryptedReader(io.RawIOBase):
         if self.closed:
             raise ValueError(f"{self.name}: read of a closed file")
 
-    def _cache(self, index: int) -> None:
-        if self._cached != index:
-            self._cached = -1
-            self._decrypt(index, self._plain[: stream.segment_plaintext_size(index, self.size)], wanted=1)
-            self._cached = index
+    def _keep(self, index: int) -> memoryview:
+        """The plaintext of segment ``index``, remembered for the next reads near it."""
+        plain = self._kept.pop(index, None)
+        if plain is None:
+            size = stream.segment_plaintext_size(index, self.size)
+            if len(self._kept) < _KEPT:
+                memory = memoryview(bytearray(size))
+            else:
+                memory = self._kept.pop(next(iter(self._kept)))
+                memory = memory if len(memory) >= size else memoryview(bytearray(size))
+            plain = memory[:size]
+            self._fetch(index, 1)
+            self._decrypt(index, self._slots[index - self._first], plain)
+        self._kept[index] = plain
+        return plain
 
-    def _decrypt(self, index: int, out: memoryview, *, wanted: int) -> None:
-        ciphertext = self._ciphertext(index, wanted)
+    def _decrypt_run(self, index: int, out: memoryview) -> int:
+        """Decrypt whole segments from ``index`` on into ``out``, as many as fit and were read; the bytes, or 0."""
+        first = stream.SEGMENT_PLAINTEXT_SIZE - (0 if index else stream.HEADER_SIZE)
+        fit = (len(out) + stream.SEGMENT_PLAINTEXT_SIZE - first) // stream.SEGMENT_PLAINTEXT_SIZE
+        fit = min(fit, self._segments - 1 - index)  # the last one is decrypted apart
+        if fit <= 0:
+            return 0
+        self._fetch(index, fit)
+        count = min(fit, self._end - index)
+        slot = index - self._first
+        try:
+            self._decrypter.decrypt_run(index, self._slots[slot : slot + count], out)
+        except DecryptionError as exc:
+            raise FileTamperedError(f"{self.name}: {exc}: changed, moved, cut or extended") from exc
+        return first + (count - 1) * stream.SEGMENT_PLAINTEXT_SIZE
+
+    def _decrypt(self, index: int, ciphertext: memoryview, out: memoryview) -> None:
         last = index == self._segments - 1
         try:
             self._decrypter.decrypt(index, ciphertext, out, last=last)
@@ -149,20 +177,36 @@ class EncryptedReader(io.RawIOBase):
             return False
         return True
 
-    def _ciphertext(self, index: int, wanted: int) -> memoryview:
-        """Ciphertext of segment ``index``, read together with following ones when reading goes on in sequence."""
-        if not self._first <= index < self._end:
-            self._window = min(2 * self._window, _MAX_FETCH) if index == self._end else 1
-            count = min(max(wanted, self._window), _MAX_FETCH, self._segments - index)
-            start, stop = index * stream.SEGMENT_SIZE, min((index + count) * stream.SEGMENT_SIZE, self._body)
-            if len(self._fetched) < stop - start:
-                self._fetched = bytearray(stop - start)
-            self._first = self._end = index
-            self._raw.seek(PREAMBLE_SIZE + start)
-            got = read_exactly(self._raw, memoryview(self._fetched)[: stop - start])
-            if got < stop - start:
-                raise FileTruncatedError(f"{self.name}: ends {stop - start - got} bytes early, in or after {index}")
-            self._end = index + count
-        slot = (index - self._first) * stream.SEGMENT_SIZE
-        size = min(stream.SEGMENT_SIZE, self._body - index * stream.SEGMENT_SIZE)
-        return memoryview(self._fetched)[slot + (stream.HEADER_SIZE if index == 0 else 0) : slot + size]
+    def _fetch(self, index: int, wanted: int) -> None:
+        """Bring the ciphertext of segment ``index``, and of following ones when reading goes on in sequence."""
+        if self._first <= index < self._end:
+            return
+        self._window = min(2 * self._window, _MAX_FETCH) if index == self._end else 1
+        count = min(max(wanted, self._window), _MAX_FETCH, self._segments - index)
+        start, stop = index * stream.SEGMENT_SIZE, min((index + count) * stream.SEGMENT_SIZE, self._body)
+        if len(self._memory) < stop - start:
+            self._memory = memoryview(bytearray(count * stream.SEGMENT_SIZE))
+            places = range(0, len(self._memory), stream.SEGMENT_SIZE)
+            self._whole = [self._memory[place : place + stream.SEGMENT_SIZE] for place in places]
+        self._first = self._end = index
+        got = self._read(PREAMBLE_SIZE + start, self._memory[: stop - start])
+        if got < stop - start:
+            raise FileTruncatedError(f"{self.name}: ends {stop - start - got} bytes early, in or after {index}")
+        self._slots = self._whole[:count]
+        self._slots[-1] = self._slots[-1][: stop - start - (count - 1) * stream.SEGMENT_SIZE]
+        if index == 0:
+            self._slots[0] = self._slots[0][stream.HEADER_SIZE :]
+        self._end = index + count
+
+    def _read(self, position: int, view: memoryview) -> int:
+        """Fill ``view`` with what is stored from byte ``position`` on; less only where the storage ends."""
+        if self._descriptor is None:
+            self._raw.seek(position)
+            return read_exactly(self._raw, view)
+        done = 0
+        while done < len(view):
+            got = os.preadv(self._descriptor, [view[done:]], position + done)
+            if not got:
+                break
+            done += got
+        return done

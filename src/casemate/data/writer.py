@@ -8,13 +8,15 @@ from types import TracebackType
 from typing import BinaryIO
 
 from casemate.crypto import stream
+from casemate.data.fileid import FileIds
 from casemate.data.format import new_preamble
 from casemate.data.keys import KeyProvider
 from casemate.model import DatasetName
 
 __all__ = ["EncryptedWriter"]
 
-_MAX_STORE = 16 * stream.SEGMENT_SIZE  # bytes that go to the storage in one write
+_STORE_SEGMENTS = 16  # that go to the storage in one write, 1 MiB
+_STORE = _STORE_SEGMENTS * stream.SEGMENT_SIZE
 
 
 class EncryptedWriter(io.BufferedIOBase):
@@ -24,14 +26,22 @@ class EncryptedWriter(io.BufferedIOBase):
     every reader. Leaving a ``with`` block by an exception aborts. ``raw`` stays open: making the file durable and
     giving it its name is the caller's part. Not safe for two threads at once."""
 
-    def __init__(self, raw: BinaryIO, keys: KeyProvider, dataset: DatasetName) -> None:
+    def __init__(
+        self,
+        raw: BinaryIO,
+        keys: KeyProvider,
+        dataset: DatasetName,
+        *,
+        place: tuple[FileIds, str] | None = None,  # the job's file ids, and the URI where the file shall lie
+    ) -> None:
         super().__init__()
         self._raw = raw
-        self.preamble, dek = new_preamble(keys.current_key(dataset))
+        key = keys.current_key(dataset)
+        self.preamble, dek = new_preamble(key, place[0].new(key, place[1]) if place else None)
         self._encrypter = stream.StreamEncrypter(dek, self.preamble.raw)
-        self._pending = bytearray(stream.SEGMENT_PLAINTEXT_SIZE)  # plaintext of the segment that may become the last
+        self._pending = bytearray()  # plaintext of the segment that may become the last; grows to one segment
         self._pending_size = 0
-        self._out = memoryview(bytearray(_MAX_STORE))
+        self._out = memoryview(bytearray())  # ciphertext on its way; made for the first segment that is not the last
         self._out_size = 0
         self._position = 0
         self._aborted = False
@@ -52,18 +62,17 @@ class EncryptedWriter(io.BufferedIOBase):
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view):
-            need = self._encrypter.next_size
+            need, rest = self._encrypter.next_size, len(view) - done
             if self._pending_size == need:  # there is more to come, so this was not the last segment
-                self._encrypt(memoryview(self._pending)[:need], last=False)
+                self._encrypt_run(memoryview(self._pending)[:need])
                 self._pending_size = 0
-            elif self._pending_size == 0 and len(view) - done > need:
-                self._encrypt(view[done : done + need], last=False)
-                done += need
+            elif self._pending_size == 0 and rest > need:
+                more = (rest - need - 1) // stream.SEGMENT_PLAINTEXT_SIZE  # one byte stays, for the last segment
+                size = need + min(more, self._room() - 1) * stream.SEGMENT_PLAINTEXT_SIZE
+                self._encrypt_run(view[done : done + size])
+                done += size
             else:
-                count = min(need - self._pending_size, len(view) - done)
-                self._pending[self._pending_size : self._pending_size + count] = view[done : done + count]
-                self._pending_size += count
-                done += count
+                done += self._keep(view[done : done + need - self._pending_size])
         self._position += done
         return done
 
@@ -82,8 +91,7 @@ class EncryptedWriter(io.BufferedIOBase):
             return
         try:
             if not self._aborted:
-                self._encrypt(memoryview(self._pending)[: self._pending_size], last=True)
-                self._store()
+                self._finish()
         finally:
             self._wipe()
             super().close()
@@ -109,18 +117,45 @@ class EncryptedWriter(io.BufferedIOBase):
         self._pending[:] = bytes(len(self._pending))
         self._pending_size = 0
 
-    def _encrypt(self, plaintext: memoryview, *, last: bool) -> None:
-        size = len(plaintext) + stream.TAG_SIZE
-        if self._out_size + size > _MAX_STORE:
+    def _keep(self, plaintext: memoryview) -> int:
+        size = self._pending_size + len(plaintext)
+        if len(self._pending) < size:
+            grown = bytearray(stream.SEGMENT_PLAINTEXT_SIZE if self._pending else size)
+            grown[: self._pending_size] = memoryview(self._pending)[: self._pending_size]
+            self._pending[:] = bytes(len(self._pending))
+            self._pending = grown
+        self._pending[self._pending_size : size] = plaintext
+        self._pending_size = size
+        return len(plaintext)
+
+    def _room(self) -> int:
+        """Whole segments that fit into ``_out``; at least one."""
+        if not self._out:
+            self._out = memoryview(bytearray(_STORE))
+        room = (_STORE - self._out_size) // stream.SEGMENT_SIZE
+        if not room:
             self._store()
-        self._encrypter.encrypt(plaintext, self._out[self._out_size : self._out_size + size], last=last)
-        self._out_size += size
+        return room or _STORE_SEGMENTS
+
+    def _encrypt_run(self, plaintext: memoryview) -> None:
+        self._room()
+        out = self._out[self._out_size :]
+        count = self._encrypter.encrypt_run(plaintext, out)
+        self._out_size += len(plaintext) + count * stream.TAG_SIZE
+
+    def _finish(self) -> None:
+        plaintext = memoryview(self._pending)[: self._pending_size]
+        last = bytearray(len(plaintext) + stream.TAG_SIZE)
+        self._encrypter.encrypt(plaintext, last, last=True)
+        self._store()
+        self._put(last)
 
     def _store(self) -> None:
         size, self._out_size = self._out_size, 0
-        self._put(self._out[:size])
+        if size:
+            self._put(self._out[:size])
 
-    def _put(self, data: bytes | memoryview) -> None:
+    def _put(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         try:
             while view:
