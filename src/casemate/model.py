@@ -159,6 +159,11 @@ class Zone:
     access: Access
     parquet: ColumnKeys | None = None
 
+    @property
+    def datasets(self) -> tuple[DatasetName, ...]:
+        """The zone's own dataset, then those of single columns."""
+        return (self.dataset, *(self.parquet.datasets if self.parquet else ()))
+
     def to_json(self) -> dict[str, Any]:
         """As manifests and the agent say it; ``parquet`` only where there is one."""
         value = {"prefix": self.prefix, "dataset": str(self.dataset), "access": str(self.access)}

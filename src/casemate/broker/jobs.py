@@ -77,7 +77,7 @@ class Jobs:
         workload = member.attested.workload
         if workload is None or not workload.has_manifest:
             raise WorkloadManifestMissingError("only members with a workload manifest share a job")
-        names = dict.fromkeys(zone.dataset.owner for zone in workload.zones)
+        names = dict.fromkeys(name.owner for zone in workload.zones for name in zone.datasets)
         record.owners = tuple(name for name in names if reader.owner(name) is not None)
         member.require_accepted()
         job = reader.job(job_id)

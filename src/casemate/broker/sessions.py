@@ -193,7 +193,7 @@ class Sessions:
             workload = _parse(request.init_format, request.init_body)
         except WorkloadDigestError:
             return  # refused for it in its turn
-        names = dict.fromkeys(zone.dataset.owner for zone in workload.zones)
+        names = dict.fromkeys(name.owner for zone in workload.zones for name in zone.datasets)
         unknown = [name for name in names if name not in self._owners]
         if unknown:
             with self.context.repository.reading() as reader:

@@ -21,7 +21,7 @@ from casemate.crypto.canonical import canonical_json
 from casemate.crypto.errors import InvalidKeyError, SignatureInvalidError
 from casemate.crypto.jose import KeyPair, open_jws, peek_jws_header, thumbprint
 from casemate.errors import UsageError
-from casemate.model import Access, DatasetName, Zone
+from casemate.model import Access, ColumnKeys, DatasetName, Zone
 
 __all__ = ["WORKLOAD_TYPE", "Workload", "parse_init_data", "sign_workload", "verify_signers"]
 
@@ -43,10 +43,10 @@ class Workload:
     has_manifest: bool = True
 
     def access(self, dataset: DatasetName) -> Access | None:
-        """All that the zones of one dataset need together; None when no zone names it."""
+        """All that the zones need that name a dataset, for all their files or for columns; None when none does."""
         needed: Access | None = None
         for zone in self.zones:
-            if zone.dataset == dataset:
+            if dataset in zone.datasets:
                 needed = zone.access if needed is None else needed | zone.access
         return needed
 
@@ -62,7 +62,7 @@ class Workload:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Where the workload may write: dataset names, and ``plaintext`` when it may write outside its zones."""
-        names = dict.fromkeys(str(zone.dataset) for zone in self.zones if zone.access.can_write)
+        names = dict.fromkeys(str(name) for zone in self.zones if zone.access.can_write for name in zone.datasets)
         return (*names, PLAINTEXT_RECIPIENT) if self.plaintext_output else tuple(names)
 
 
@@ -106,7 +106,8 @@ def _zone(item: Mapping[str, Any]) -> Zone:
     prefix = item["prefix"]
     if not isinstance(prefix, str) or "://" not in prefix or "/../" in f"{prefix}/":
         raise ValueError(f"zone prefix {prefix!r}: need a normalised absolute URI")
-    return Zone(prefix, DatasetName.parse(item["dataset"]), Access(item["access"]))
+    columns = ColumnKeys.from_json(item["parquet"]) if "parquet" in item else None
+    return Zone(prefix, DatasetName.parse(item["dataset"]), Access(item["access"]), columns)
 
 
 def sign_workload(digest: str, key: KeyPair) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from casemate.cli.errors import FileMissingError, NotRunningError
 from casemate.errors import UsageError
-from casemate.model import Access, DatasetName
+from casemate.model import Access, ColumnKeys, DatasetName
 from casemate.settings import Settings
 from casemate.workload.build import broker_entry, build, zone_entry
 from casemate.workload.manifest import ARGUMENTS, PROGRAM, WorkloadManifest, ZoneEntry
@@ -47,6 +47,7 @@ class Job:
     conf: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     environment: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def parse_pairs(items: Sequence[str], what: str, example: str) -> dict[str, str]:
@@ -62,8 +63,10 @@ def parse_pairs(items: Sequence[str], what: str, example: str) -> dict[str, str]
     return pairs
 
 
-def zones_of(read: Sequence[str], write: Sequence[str]) -> list[ZoneEntry]:
-    """The zones of ``DATASET=PATH`` items; one path for reading and writing becomes one zone."""
+def zones_of(read: Sequence[str], write: Sequence[str], columns: Sequence[str] = ()) -> list[ZoneEntry]:
+    """The zones of ``DATASET=PATH`` items; one path for reading and writing becomes one zone.
+
+    ``columns`` are ``DATASET=PATH:COLUMN,COLUMN``: keys of single columns of the Parquet files in the zone at PATH."""
     zones: dict[tuple[str, DatasetName], Access] = {}
     for access, items in ((Access.READ, read), (Access.WRITE, write)):
         for item in items:
@@ -77,7 +80,27 @@ def zones_of(read: Sequence[str], write: Sequence[str]) -> list[ZoneEntry]:
                 raise FileMissingError(f"--read {item}: {path} does not exist")
             prefix = zone_entry(dataset, path, access).zone.prefix
             zones[prefix, dataset] = zones.get((prefix, dataset), access) | access
-    return [zone_entry(dataset, prefix, access) for (prefix, dataset), access in zones.items()]
+    keys = _column_keys(columns)
+    if unknown := set(keys) - {prefix for prefix, _ in zones}:
+        raise UsageError(f"--columns: {min(unknown)} is not the path of a --read or --write")
+    return [
+        zone_entry(dataset, prefix, access, parquet=keys.get(prefix)) for (prefix, dataset), access in zones.items()
+    ]
+
+
+def _column_keys(items: Sequence[str]) -> dict[str, ColumnKeys]:
+    found: dict[str, dict[str, list[str]]] = {}
+    for item in items:
+        name, _, place = item.partition("=")
+        path, _, names = place.rpartition(":")
+        if not (name and path and names):
+            raise UsageError(
+                f"--columns {item!r}: need DATASET=PATH:COLUMN,…, for example "
+                "hospital/diagnosis=vault/patients:diagnosis"
+            )
+        prefix = zone_entry(DatasetName.parse(name), path, Access.READ).zone.prefix
+        found.setdefault(prefix, {}).setdefault(name, []).extend(part.strip() for part in names.split(","))
+    return {prefix: ColumnKeys.of(columns) for prefix, columns in found.items()}
 
 
 def manifest_of(job: Job, settings: Settings) -> tuple[WorkloadManifest, dict[str, Path]]:
@@ -99,7 +122,7 @@ def manifest_of(job: Job, settings: Settings) -> tuple[WorkloadManifest, dict[st
         job.program,
         job.arguments,
         engine=job.engine.value,
-        zones=zones_of(job.read, job.write),
+        zones=zones_of(job.read, job.write, job.columns),
         brokers={"default": broker_entry(settings.broker_url, authority)},
         command=_command(job),
         files=files,
@@ -135,7 +158,10 @@ def describe(manifest: WorkloadManifest) -> str:
     for name, content in value["engine_settings"].items():
         items = content.items() if isinstance(content, dict) else [("", content)]
         lines += [f"setting   {name}{'.' if part else ''}{part} = {text}" for part, text in items]
-    lines += [f"zone      {z['access']:<10} {z['dataset']}  {z['prefix']}" for z in value["zones"]]
+    for z in value["zones"]:
+        lines += [f"zone      {z['access']:<10} {z['dataset']}  {z['prefix']}"]
+        for name, columns in z.get("parquet", {}).get("columns", {}).items():
+            lines += [f"columns   {z['access']:<10} {name}  {', '.join(columns)}"]
     lines += [f"broker    {name}  {entry['url']}" for name, entry in value["brokers"].items()]
     runtime = value["runtime"]
     lines += [f"runtime   Python {runtime['python']}, Casemate {runtime['casemate']}"]

@@ -11,6 +11,7 @@ from casemate.cli.jobspec import Engine, Launcher
 
 __all__ = [
     "Arguments",
+    "ColumnsOption",
     "ConfOption",
     "EngineOption",
     "EnvOption",
@@ -33,6 +34,14 @@ ReadOption = Annotated[
 ]
 WriteOption = Annotated[
     list[str] | None, typer.Option("--write", metavar="DATASET=PATH", help="A zone to write. Repeatable.")
+]
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        metavar="DATASET=PATH:COLUMN,…",
+        help="Columns of the Parquet files in the zone at PATH that DATASET's key encrypts. Repeatable.",
+    ),
 ]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="What the program is written for.")]
 LauncherOption = Annotated[Launcher, typer.Option("--launcher", help="What starts a Spark program.")]

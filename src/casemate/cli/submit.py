@@ -21,6 +21,7 @@ from casemate.cli.granting import Terms, bring, by_owner, make_grant, parse_dura
 from casemate.cli.jobspec import Engine, Job, Launcher, manifest_of
 from casemate.cli.options import (
     Arguments,
+    ColumnsOption,
     ConfOption,
     EngineOption,
     EnvOption,
@@ -61,6 +62,7 @@ def submit(
     arguments: Arguments = None,
     read: ReadOption = None,
     write: WriteOption = None,
+    columns: ColumnsOption = None,
     engine: EngineOption = Engine.SPARK,
     launcher: LauncherOption = Launcher.SPARK_SUBMIT,
     master: MasterOption = "local[*]",
@@ -96,6 +98,7 @@ def submit(
         tuple(conf or ()),
         tuple(files or ()),
         tuple(env or ()),
+        tuple(columns or ()),
     )
     duration = parse_duration(grant_for)
     if engine is Engine.SPARK and java_command() is None:

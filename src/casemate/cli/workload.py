@@ -6,6 +6,7 @@ from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.jobspec import Engine, Job, Launcher, describe, manifest_of
 from casemate.cli.options import (
     Arguments,
+    ColumnsOption,
     ConfOption,
     EngineOption,
     EnvOption,
@@ -41,6 +42,7 @@ def show(
     arguments: Arguments = None,
     read: ReadOption = None,
     write: WriteOption = None,
+    columns: ColumnsOption = None,
     engine: EngineOption = Engine.SPARK,
     launcher: LauncherOption = Launcher.SPARK_SUBMIT,
     master: MasterOption = "local[*]",
@@ -65,6 +67,7 @@ def show(
         tuple(conf or ()),
         tuple(files or ()),
         tuple(env or ()),
+        tuple(columns or ()),
     )
     manifest, _ = manifest_of(job, Settings.load())
     Output(format).data({"digest": manifest.digest(), "manifest": manifest.to_json()}, lambda: describe(manifest))

@@ -10,7 +10,7 @@ from typing import Any
 
 from casemate.data.zones import PlaintextOutput, local_uri, normalise
 from casemate.errors import UsageError
-from casemate.model import Access, DatasetName, Zone
+from casemate.model import Access, ColumnKeys, DatasetName, Zone
 from casemate.workload.bundle import read_file
 from casemate.workload.manifest import (
     ARGUMENTS,
@@ -72,12 +72,14 @@ def build(
     return WorkloadManifest.parse(manifest.canonical()), sources
 
 
-def zone_entry(dataset: DatasetName, path: str, access: Access, *, broker: str = "default") -> ZoneEntry:
+def zone_entry(
+    dataset: DatasetName, path: str, access: Access, *, broker: str = "default", parquet: ColumnKeys | None = None
+) -> ZoneEntry:
     """A zone at a local path (links resolved) or a URI."""
     prefix = normalise(path) if "://" in path else local_uri(path)
     if prefix == "file:///":
         raise UsageError(f"zone {path!r}: the root directory cannot be a zone")
-    return ZoneEntry(Zone(prefix, dataset, access), broker)
+    return ZoneEntry(Zone(prefix, dataset, access, parquet), broker)
 
 
 def broker_entry(url: str, ca_pem: str) -> BrokerEntry:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from casemate.crypto.canonical import canonical_json
 from casemate.data.zones import PlaintextOutput, ZoneMap, normalise
 from casemate.errors import CasemateError, UsageError
-from casemate.model import Access, DatasetName, Zone
+from casemate.model import Access, ColumnKeys, DatasetName, Zone
 from casemate.workload.errors import ManifestMalformedError
 
 __all__ = [
@@ -95,13 +95,7 @@ class ZoneEntry:
     broker: str
 
     def to_json(self) -> dict[str, Any]:
-        zone = self.zone
-        return {
-            "prefix": zone.prefix,
-            "dataset": str(zone.dataset),
-            "access": str(zone.access),
-            "broker": self.broker,
-        }
+        return {**self.zone.to_json(), "broker": self.broker}
 
 
 @dataclass(frozen=True)
@@ -156,13 +150,16 @@ class WorkloadManifest:
     def plain_zones(self) -> tuple[Zone, ...]:
         return tuple(entry.zone for entry in self.zones)
 
-    def datasets_of(self, broker: str) -> dict[DatasetName, Access]:
-        """The datasets whose keys ``broker`` holds, each with the access all its zones need together."""
+    def datasets_of(self, broker: str, *, columns: bool = True) -> dict[DatasetName, Access]:
+        """The datasets whose keys ``broker`` holds, each with the access all its zones need together.
+
+        Without ``columns``, only those that the job cannot do without: a column's key is asked for when it is used."""
         found: dict[DatasetName, Access] = {}
         for entry in self.zones:
             if entry.broker == broker:
-                zone = entry.zone
-                found[zone.dataset] = found.get(zone.dataset, zone.access) | zone.access
+                access = entry.zone.access
+                for name in entry.zone.datasets if columns else (entry.zone.dataset,):
+                    found[name] = found.get(name, access) | access
         return found
 
     @classmethod
@@ -282,7 +279,10 @@ def _broker(value: Any, where: str) -> BrokerEntry:
 
 
 def _zone(value: Any, where: str) -> ZoneEntry:
-    members = _object(value, where, ("prefix", "dataset", "access", "broker"))
+    names: tuple[str, ...] = ("prefix", "dataset", "access", "broker")
+    if isinstance(value, dict) and "parquet" in value:
+        names += ("parquet",)
+    members = _object(value, where, names)
     prefix = _text(members["prefix"], f"{where}.prefix")
     if normalise(prefix) != prefix:
         raise _bad(f"{where}.prefix", f"the normalised URI {normalise(prefix)!r}", prefix)
@@ -290,7 +290,11 @@ def _zone(value: Any, where: str) -> ZoneEntry:
     if access not in {str(known) for known in Access}:
         raise _bad(f"{where}.access", "read, write or read-write", access)
     dataset = DatasetName.parse(_text(members["dataset"], f"{where}.dataset"))
-    return ZoneEntry(Zone(prefix, dataset, Access(access)), _text(members["broker"], f"{where}.broker"))
+    try:
+        columns = ColumnKeys.from_json(members["parquet"]) if "parquet" in members else None
+    except UsageError as exc:
+        raise ManifestMalformedError(f"{where}.{exc}") from exc
+    return ZoneEntry(Zone(prefix, dataset, Access(access), columns), _text(members["broker"], f"{where}.broker"))
 
 
 def _environment(value: Any) -> dict[str, str]:
@@ -350,8 +354,9 @@ def _check_whole(manifest: WorkloadManifest) -> None:
     for entry in manifest.zones:
         if entry.broker not in manifest.brokers:
             raise _bad(f"zone {entry.zone.prefix}", f"one of the brokers {sorted(manifest.brokers)}", entry.broker)
-        if owner.setdefault(entry.zone.dataset, entry.broker) != entry.broker:
-            raise ManifestMalformedError(f"dataset {entry.zone.dataset}: its zones name two brokers")
+        for name in entry.zone.datasets:
+            if owner.setdefault(name, entry.broker) != entry.broker:
+                raise ManifestMalformedError(f"dataset {name}: its zones name two brokers")
     paths = [manifest.program.path, *(entry.path for entry in manifest.files)]
     if len(set(paths)) != len(paths):
         raise ManifestMalformedError("files: a path stands twice")

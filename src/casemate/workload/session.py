@@ -1,6 +1,7 @@
 """An attested session: one process in a TEE, its key pair, and what each broker released to it.
 
-Keys are fetched once and kept in this process's memory. ``renew`` proves the process anew to every broker and asks for
+Keys are fetched once and kept in this process's memory: those of zones at the start, those of single columns when they
+are first used, since a grant may leave them out. ``renew`` proves the process anew to every broker and asks for
 every dataset again, so that a withdrawn grant is noticed while the program runs.
 """
 
@@ -151,8 +152,10 @@ class AttestedSession:
         broker = self._brokers[name]
         broker.attest()
         if self.role.opens_datasets:
+            needed = self.manifest.datasets_of(name, columns=False)
             for dataset in self.manifest.datasets_of(name):
-                self._keep(broker.dataset_key(dataset), current=True)
+                if dataset in needed or self._has_key(dataset):
+                    self._keep(broker.dataset_key(dataset), current=True)
         if certificate_names is not None and name == self.manifest.coordinator:
             self.certificate = broker.certificate(certificate_names)
             self.job_secret = broker.job_secret()
@@ -174,11 +177,15 @@ class AttestedSession:
                 self._current[key.dataset] = key
         return key
 
+    def _has_key(self, dataset: DatasetName) -> bool:
+        with self._lock:
+            return any(name == dataset for name, _ in self._keys)
+
     def _broker_of(self, dataset: DatasetName) -> KeyBroker:
         if not self.role.opens_datasets:
             raise KeyDeniedError(f"{dataset}: the role {self.role} opens no dataset")
         for entry in self.manifest.zones:
-            if entry.zone.dataset == dataset:
+            if dataset in entry.zone.datasets:
                 return self._brokers[entry.broker]
         raise KeyDeniedError(f"{dataset}: no zone of this workload names it")
 
