@@ -6,7 +6,7 @@ Bytes and a time in, an explained outcome out; no network, disk or clock. ``case
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,9 @@ from casemate.attestation.evidence import REPORT_DATA_SIZE
 from casemate.attestation.platforms.gpu.errors import GpuNonceMismatchError
 from casemate.attestation.platforms.gpu.report import NONCE_SIZE
 from casemate.attestation.platforms.tpm.errors import TpmNonceMismatchError
-from casemate.attestation.policy import AppraisalPolicy, Outcome, default_policy
+from casemate.attestation.policy import Appraisal, AppraisalPolicy, Outcome, default_policy
+from casemate.attestation.rego import RegoPolicy
+from casemate.attestation.rego_events import uefi_events
 from casemate.attestation.stored import Kind, Stored, recognise
 from casemate.attestation.stored_errors import (
     ChallengeFormError,
@@ -56,13 +58,22 @@ _EVIDENCE = frozenset(_KINDS.values())
 class Judgement:
     """The outcome, its main reason, and one explanation per clause.
 
-    ``verified``: every signature and endorsement behind ``claims`` was checked; else they only explain."""
+    ``verified``: every signature and endorsement behind ``claims`` was checked; else they, and ``rules``, the policies'
+    clauses, only explain. ``own`` are the clauses about the evidence itself."""
 
     outcome: Outcome
     code: str | None
     claims: Claims | None
     verified: bool
-    clauses: tuple[Clause, ...]
+    own: tuple[Clause, ...]
+    rules: tuple[Clause, ...]
+    policies: tuple[str, ...] = ()
+    trust_vector: Mapping[str, int] | None = None
+
+    @property
+    def clauses(self) -> tuple[Clause, ...]:
+        """Every clause: about the evidence, then the policies'."""
+        return (*self.own, *self.rules)
 
     @property
     def reason(self) -> Clause | None:
@@ -71,12 +82,16 @@ class Judgement:
 
     def to_json(self) -> dict[str, Any]:
         claims = {} if self.claims is None else {"verified": self.verified, **self.claims.to_json()}
-        return {
+        out = {
             "outcome": str(self.outcome),
             "code": self.code,
             "claims": claims,
-            "clauses": [c.to_json() for c in self.clauses],
+            "clauses": [
+                *(c.to_json() for c in self.own),
+                *({**c.to_json(), **({} if self.verified else {"unverified": True})} for c in self.rules),
+            ],
         }
+        return out if self.trust_vector is None else {**out, "trust_vector": dict(self.trust_vector)}
 
 
 def appraise_stored(
@@ -89,17 +104,19 @@ def appraise_stored(
     event_log: bytes | None = None,
     challenge: bytes | None = None,
     trust_anchor: bytes | None = None,
-    policy: AppraisalPolicy | None = None,
+    policy: AppraisalPolicy | RegoPolicy | Sequence[AppraisalPolicy | RegoPolicy] | None = None,
 ) -> Judgement:
     """Appraise the content of one evidence file with what was given beside it; without ``policy`` the strict one.
 
-    Whatever the files hold ends in a judgement. Raises ``UsageError`` for arguments that fit no evidence at all."""
+    Of several policies all have to hold; each clause then names its policy. Whatever the files hold ends in a
+    judgement. Raises ``UsageError`` for arguments that fit no evidence at all."""
     # 1. Arguments that can be judged alone.      4. The challenge.
     # 2. Which kind of evidence.                  5. The event log.
     # 3. Signatures and endorsements.             6. The policy.   7. The outcome.
     if now.tzinfo is None:
         raise UsageError("time: need a time zone")
-    policy = policy or default_policy()
+    given = [policy] if isinstance(policy, AppraisalPolicy | RegoPolicy) else list(policy or ())
+    policies: list[AppraisalPolicy | RegoPolicy] = given or [default_policy()]
     anchor = None if trust_anchor is None else read_anchor(trust_anchor)  # (1)
     if challenge is not None and not 0 < len(challenge) <= REPORT_DATA_SIZE:
         raise ChallengeFormError(f"challenge: {len(challenge)} bytes, need 1 to {REPORT_DATA_SIZE}")
@@ -107,7 +124,7 @@ def appraise_stored(
     verified = Verified(None, None)
     try:
         stored = _recognise(content, platform)  # (2)
-        beside = Beside(tuple(collateral), _endorsements(certificates), anchor, vouched_keys(policy))
+        beside = Beside(tuple(collateral), _endorsements(certificates), anchor, _vouched(policies))
         if stored.kind in _EVIDENCE:
             verified = verify_stored(stored, beside, now=now, google_only=platform is Platform.GCE)  # (3)
         else:
@@ -121,22 +138,36 @@ def appraise_stored(
         if challenge is not None:
             own.append(_challenge_clause(claims, challenge))  # (4)
         if log is not None:
-            found, claims = _event_log(claims, log, explicit=event_log is not None)  # (5)
+            found, claims, events = _event_log(claims, log, explicit=event_log is not None)  # (5)
             own += found
-    rules = () if claims is None else policy.appraise(claims, now=now).clauses  # (6)
-    return _judge(verified.error, claims, tuple(own), rules)  # (7)
+            policies = [p.beside(events=events) if isinstance(p, RegoPolicy) else p for p in policies]
+    appraisals = [] if claims is None else [p.appraise(claims, now=now) for p in policies]  # (6)
+    return _judge(verified.error, claims, tuple(own), appraisals)  # (7)
+
+
+def _vouched(policies: Iterable[AppraisalPolicy | RegoPolicy]) -> frozenset[str]:
+    """As ``vouched_keys``, of the first policy that names any: all of them have to hold."""
+    for policy in policies:
+        if found := vouched_keys(policy.base if isinstance(policy, RegoPolicy) else policy):
+            return found
+    return frozenset()
 
 
 def _judge(
-    error: CasemateError | None, claims: Claims | None, own: tuple[Clause, ...], rules: tuple[Clause, ...]
+    error: CasemateError | None, claims: Claims | None, own: tuple[Clause, ...], appraisals: Sequence[Appraisal]
 ) -> Judgement:
     """What refuses goes before what leaves undecided; unverified claims are never judged by the policy alone."""
+    several = len(appraisals) > 1
+    rules = tuple(c.of(one.policy_name) if several else c for one in appraisals for c in one.clauses)
     deciding = (*own, *rules) if error is None else own
     failed = [c for c in deciding if not c.holds]
     refused = [c for c in failed if not c.undecided]
     outcome = Outcome.REFUSED if refused else Outcome.UNDECIDED if failed else Outcome.ACCEPTED
     code = (refused or failed)[0].code if failed else None
-    return Judgement(outcome, code, claims, error is None and claims is not None, (*own, *rules))
+    verified = error is None and claims is not None
+    vectors = (one.trust_vector for one in appraisals if verified and one.trust_vector is not None)
+    names = tuple(one.policy_name for one in appraisals)
+    return Judgement(outcome, code, claims, verified, own, rules, names, next(vectors, None))
 
 
 def _endorsements(certificates: Sequence[bytes]) -> Endorsements:
@@ -186,13 +217,13 @@ def _challenge_clause(claims: Claims, challenge: bytes) -> Clause:
     return clause("challenge", reason, expected=expected, got=got or "none", holds=hmac.compare_digest(expected, got))
 
 
-def _event_log(claims: Claims, raw: bytes, *, explicit: bool) -> tuple[list[Clause], Claims]:
-    """Replay a log into the registers of the claims; which registers it explains is added to them."""
+def _event_log(claims: Claims, raw: bytes, *, explicit: bool) -> tuple[list[Clause], Claims, list[dict[str, Any]]]:
+    """Replay a log into the registers of the claims; which registers it explains is added to them, events beside."""
     pcrs = _pcrs(claims)
     if pcrs is None and not claims.rtmr:
         if explicit:
             raise EventLogNotApplicableError(f"event log: evidence of {claims.platform} has no registers for it")
-        return [], claims
+        return [], claims, []
     expected = "replays to the quoted registers"
     try:
         log = parse_event_log(raw)
@@ -204,11 +235,11 @@ def _event_log(claims: Claims, raw: bytes, *, explicit: bool) -> tuple[list[Clau
             check_rtmrs(log, (bytes.fromhex(value) for value in claims.rtmr))
             found["explained_rtmrs"] = [0, 1, 2, 3]
     except RefusedError as exc:
-        return [Clause("event_log", expected, exc.message, False, exc.fix, exc.code)], claims
+        return [Clause("event_log", expected, exc.message, False, exc.fix, exc.code)], claims, []
     got = f"{len(log.events)} events, all registers as quoted"
     held = clause("event_log", EventLogMismatchError, expected=expected, got=got, holds=True)
     extra = {**claims.extra, "event_log": found}
-    return [held], replace(claims, extra=extra)
+    return [held], replace(claims, extra=extra), uefi_events(log)
 
 
 def _pcrs(claims: Claims) -> dict[str, dict[int, bytes]] | None:

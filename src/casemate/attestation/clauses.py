@@ -6,7 +6,7 @@ Every clause that a policy states becomes one ``Clause``: expected, got, whether
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -91,7 +91,8 @@ class Conditions(Strict):
 class Clause:
     """One line of an explanation. ``code`` is the reason when it does not hold; ``parts`` are those of a combination.
 
-    ``undecided``: it does not hold for want of an endorsement, and may later."""
+    ``undecided``: it does not hold for want of an endorsement, and may later. ``policy``: whose clause it is, where
+    several policies have to hold."""
 
     clause: str
     expected: str
@@ -101,6 +102,7 @@ class Clause:
     code: str
     undecided: bool = False
     parts: tuple[Clause, ...] = ()
+    policy: str = ""
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
@@ -113,7 +115,13 @@ class Clause:
         }
         if self.parts:
             out["parts"] = [part.to_json() for part in self.parts]
+        if self.policy:
+            out["policy"] = self.policy
         return out
+
+    def of(self, policy: str) -> Clause:
+        """The same clause, marked as ``policy``'s."""
+        return replace(self, policy=policy)
 
 
 def clause(

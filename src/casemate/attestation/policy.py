@@ -26,7 +26,7 @@ from casemate.attestation.errors import AppraisalRefusedError, CollateralExpired
 from casemate.crypto.canonical import canonical_json
 from casemate.errors import CasemateError, UsageError, error_class
 
-__all__ = ["Appraisal", "AppraisalPolicy", "Clause", "Outcome", "default_policy", "policy_schema"]
+__all__ = ["Appraisal", "AppraisalPolicy", "Clause", "Outcome", "default_policy", "policy_schema", "read_document"]
 
 MAX_POLICY_SIZE = 256 * 1024  # characters
 MAX_DEPTH = 12  # levels of nesting
@@ -43,12 +43,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Appraisal:
-    """What a policy says about claims: the outcome, and one explanation per clause."""
+    """What a policy says about claims: the outcome, and one explanation per clause.
+
+    ``trust_vector``: AR4SI claims, where the policy itself gives them."""
 
     outcome: Outcome
     clauses: tuple[Clause, ...]
     policy_name: str
     policy_digest: str
+    trust_vector: Mapping[str, int] | None = None
 
     @property
     def failed(self) -> tuple[Clause, ...]:
@@ -82,6 +85,7 @@ class Appraisal:
             "codes": list(self.codes),
             "policy": {"name": self.policy_name, "digest": self.policy_digest},
             "clauses": [c.to_json() for c in self.clauses],
+            **({} if self.trust_vector is None else {"trust_vector": dict(self.trust_vector)}),
         }
 
 
@@ -100,13 +104,7 @@ class AppraisalPolicy(Conditions):
     @classmethod
     def from_yaml(cls, text: str) -> AppraisalPolicy:
         """Read a policy; raises ``MalformedPolicyError``: an unknown key, a wrong type, or it demands nothing."""
-        if len(text) > MAX_POLICY_SIZE:
-            raise MalformedPolicyError(f"policy: got {len(text)} characters, need at most {MAX_POLICY_SIZE}")
-        try:
-            document = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-        except (yaml.YAMLError, RecursionError, ValueError) as exc:
-            raise MalformedPolicyError(f"policy: not YAML of the kind it needs: {' '.join(str(exc).split())}") from exc
-        return cls.from_document(document)
+        return cls.from_document(read_document(text))
 
     @classmethod
     def from_document(cls, document: object) -> AppraisalPolicy:
@@ -187,6 +185,16 @@ class AppraisalPolicy(Conditions):
         if not set_ones:
             reason = refusals.AttributeNotAcceptedError
             yield clause("allow_attributes", reason, expected="no unsafe attribute", got="none", holds=True)
+
+
+def read_document(text: str) -> object:
+    """A policy's YAML as plain values; raises ``MalformedPolicyError``."""
+    if len(text) > MAX_POLICY_SIZE:
+        raise MalformedPolicyError(f"policy: got {len(text)} characters, need at most {MAX_POLICY_SIZE}")
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        raise MalformedPolicyError(f"policy: not YAML of the kind it needs: {' '.join(str(exc).split())}") from exc
 
 
 def default_policy() -> AppraisalPolicy:

@@ -4,28 +4,31 @@ A Rego policy can only narrow: the clauses and guards of ``base`` (strict unless
 forms are read. *Ours*: ``package casemate.policy`` with a rule ``allow``; only ``true`` is true, not ``"true"``, not 1,
 not undefined. *Trustee's* (confidential-containers): ``package policy`` with ``trust_claims``, an AR4SI vector, of
 which ``executables`` and ``hardware`` have to be affirming (2 to 31) and every other affirming or no assertion (0).
-Both may call ``query_reference_value(id)``. An engine evaluates, see ``rego_worker``; its failures refuse.
+Both may call ``query_reference_value(id)`` or read ``data.reference``. An engine evaluates, see ``rego_worker``; its
+failures refuse. How such a policy is stored and named by a grant: ``policies``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from casemate.attestation.ar4si import tier_of
 from casemate.attestation.claims import Claims
 from casemate.attestation.clauses import Clause, clause, fold
 from casemate.attestation.errors import AppraisalRefusedError, MalformedPolicyError
 from casemate.attestation.policy import MAX_POLICY_SIZE, Appraisal, AppraisalPolicy, Outcome, default_policy
-from casemate.attestation.rego_input import casemate_input, trustee_input
+from casemate.attestation.rego_input import casemate_input, trustee_inputs
 from casemate.crypto.canonical import canonical_json
 from casemate.errors import CasemateError
 
 __all__ = [
+    "Evaluation",
     "RegoEngine",
     "RegoFailedError",
     "RegoForm",
@@ -33,6 +36,7 @@ __all__ = [
     "RegoRefusedError",
     "RegoTimeoutError",
     "RegoTrustClaimError",
+    "RegoUnavailableError",
 ]
 
 _PACKAGE = re.compile(r"^\s*package\s+([A-Za-z_][\w.]*)\s*(?:#.*)?$", re.MULTILINE)
@@ -59,7 +63,15 @@ class RegoFailedError(AppraisalRefusedError):
     """A Rego policy could not be evaluated, or its answer is not of the form it must have."""
 
     code = "rego-failed"
-    fix = "Correct the policy as the message says; it needs the extra `casemate[rego]`."
+    fix = "Correct the policy as the message says; `casemate policy check` reads it without evidence."
+
+
+class RegoUnavailableError(AppraisalRefusedError):
+    """A policy is in Rego, and the engine that evaluates it is not installed where it has to be evaluated."""
+
+    code = "rego-unavailable"
+    http_status = 501
+    fix = "Install the extra there (`pip install 'casemate[rego]'`), or use a declarative policy."
 
 
 class RegoTimeoutError(AppraisalRefusedError):
@@ -80,6 +92,14 @@ class RegoForm(StrEnum):
         return "data.casemate.policy.allow" if self is RegoForm.CASEMATE else "data.policy.trust_claims"
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The value of a rule, ``None`` when undefined; ``unknown``: the reference values it asked for in vain."""
+
+    value: Any
+    unknown: tuple[str, ...] = ()
+
+
 class RegoEngine(Protocol):
     """Evaluates Rego with a deadline, without network or disk."""
 
@@ -89,8 +109,8 @@ class RegoEngine(Protocol):
 
     def evaluate(
         self, policy: str, rule: str, *, document: Mapping[str, Any], reference_values: Mapping[str, Any]
-    ) -> Any:
-        """The value of ``rule``, ``None`` when undefined; raises ``RegoFailedError`` or ``RegoTimeoutError``."""
+    ) -> Evaluation:
+        """Evaluate ``rule``; raises ``RegoFailedError``, ``RegoTimeoutError`` or ``RegoUnavailableError``."""
         ...
 
 
@@ -104,6 +124,8 @@ class RegoPolicy:
     engine: RegoEngine
     base: AppraisalPolicy
     reference_values: Mapping[str, Any] = field(default_factory=dict)
+    events: Sequence[Mapping[str, Any]] = ()
+    init_data: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(
@@ -114,8 +136,11 @@ class RegoPolicy:
         *,
         base: AppraisalPolicy | None = None,
         reference_values: Mapping[str, Any] | None = None,
+        known_good: bool = False,
     ) -> RegoPolicy:
-        """Read a policy; raises ``MalformedPolicyError``. ``reference_values``: id -> value or list of values."""
+        """Read a policy; raises ``MalformedPolicyError``. ``reference_values``: id -> value or list of values.
+
+        ``known_good``: it was read before, so the engine is not asked until claims are appraised."""
         if not _NAME.fullmatch(name):
             raise MalformedPolicyError(
                 f"Rego policy name {name[:64]!r}: need lower-case letters, digits, '.', '_', '-'"
@@ -126,7 +151,8 @@ class RegoPolicy:
         if found is None or found[1] not in list(RegoForm):
             got = "none" if found is None else found[1]
             raise MalformedPolicyError(f"Rego policy: package expected {' or '.join(RegoForm)}, got {got}")
-        engine.check(text)
+        if not known_good:
+            engine.check(text)
         return cls(name, text, RegoForm(found[1]), engine, base or default_policy(), dict(reference_values or {}))
 
     @property
@@ -135,42 +161,95 @@ class RegoPolicy:
         bound = {"base": self.base.document, "reference_values": dict(self.reference_values), "rego": self.text}
         return hashlib.sha256(canonical_json(bound)).hexdigest()
 
+    @property
+    def allow_simulated(self) -> bool:
+        """Whether simulated evidence can be accepted: what ``base`` says."""
+        return self.base.allow_simulated
+
+    def beside(
+        self, *, events: Sequence[Mapping[str, Any]] = (), init_data: Mapping[str, Any] | None = None
+    ) -> RegoPolicy:
+        """The same policy with what came beside the evidence and was checked against it, for its rules to read."""
+        return replace(self, events=tuple(events), init_data=init_data)
+
     def appraise(self, claims: Claims, *, now: datetime) -> Appraisal:
         """Judge ``claims``: accepted only when every clause of the base policy and the Rego policy hold.
 
         The Rego policy is not asked about claims that the base policy refuses."""
         clauses = self.base.appraise(claims, now=now).clauses
+        vector: Mapping[str, int] | None = None
         if fold(clauses) is True:
-            clauses = (*clauses, *self._rego_clauses(claims))
+            more, vector = self._ask(claims)
+            clauses = (*clauses, *more)
         folded = fold(clauses)
         outcome = Outcome.ACCEPTED if folded else Outcome.UNDECIDED if folded is None else Outcome.REFUSED
-        return Appraisal(outcome, clauses, self.name, self.digest)
+        return Appraisal(outcome, clauses, self.name, self.digest, vector)
 
-    def _rego_clauses(self, claims: Claims) -> tuple[Clause, ...]:
+    def _ask(self, claims: Claims) -> tuple[tuple[Clause, ...], Mapping[str, int] | None]:
         try:
-            document = casemate_input(claims) if self.form is RegoForm.CASEMATE else trustee_input(claims)
-            value = self.engine.evaluate(
-                self.text, self.form.rule, document=document, reference_values=self.reference_values
-            )
+            if self.form is RegoForm.CASEMATE:
+                return (_allow(self._evaluate(casemate_input(claims))),), None
+            documents = trustee_inputs(claims, events=self.events, init_data=self.init_data)
+            found = [self._evaluate(document) for document in documents]
         except CasemateError as exc:
             reason = type(exc) if isinstance(exc, AppraisalRefusedError) else RegoFailedError
-            return (clause("rego", reason, expected="an answer in time", got=exc.message, holds=False),)
-        if self.form is RegoForm.CASEMATE:
-            got = "undefined" if value is None else repr(value)[:200]
-            return (clause("rego.allow", RegoRefusedError, expected="true", got=got, holds=value is True),)
-        return _trust_claims(value)
+            return (clause("rego", reason, expected="an answer in time", got=exc.message, holds=False),), None
+        prefixes = [""] if len(found) == 1 else [f"device{n}." for n in range(len(found))]
+        out = [c for prefix, one in zip(prefixes, found, strict=True) for c in _trust_claims(one, prefix)]
+        return tuple(out), _worst([one.value for one in found])
+
+    def _evaluate(self, document: Mapping[str, Any]) -> Evaluation:
+        return self.engine.evaluate(
+            self.text, self.form.rule, document=document, reference_values=self.reference_values
+        )
 
 
-def _trust_claims(value: Any) -> tuple[Clause, ...]:
+def _in_vain(evaluation: Evaluation) -> str:
+    names = ", ".join(evaluation.unknown[:8]) + (" …" if len(evaluation.unknown) > 8 else "")
+    return f"; no reference value {names}" if names else ""
+
+
+def _allow(evaluation: Evaluation) -> Clause:
+    value = evaluation.value
+    got = "undefined" if value is None else repr(value)[:200]
+    holds = value is True
+    got += "" if holds else _in_vain(evaluation)
+    return clause("rego.allow", RegoRefusedError, expected="true", got=got, holds=holds)
+
+
+def _trust_claims(evaluation: Evaluation, prefix: str) -> tuple[Clause, ...]:
+    value = evaluation.value
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         got = "undefined" if value is None else type(value).__name__
         expected = "an object of trust claims"
-        return (clause("rego.trust_claims", RegoFailedError, expected=expected, got=got, holds=False),)
+        name = f"rego.{prefix}trust_claims"
+        return (clause(name, RegoFailedError, expected=expected, got=got, holds=False),)
     out = []
     for name in sorted({*value, *_NEEDED}):
         found, needed = value.get(name), name in _NEEDED
-        whole = isinstance(found, int) and not isinstance(found, bool)
-        holds = whole and (found in _AFFIRMING or (found == 0 and not needed))
+        holds = _is_whole(found) and (found in _AFFIRMING or (found == 0 and not needed))
         expected = "2 to 31 (affirming)" if needed else "2 to 31 (affirming), or 0 (no assertion)"
-        out.append(clause(f"rego.{name}", RegoTrustClaimError, expected=expected, got=repr(found)[:60], holds=holds))
+        got = "undefined" if found is None else f"{found!r}"[:60] + _tier_named(found)
+        got += "" if holds else _in_vain(evaluation)
+        out.append(clause(f"rego.{prefix}{name}", RegoTrustClaimError, expected=expected, got=got, holds=holds))
     return tuple(out)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _tier_named(value: Any) -> str:
+    return f" ({tier_of(value)})" if _is_whole(value) and -128 <= value <= 127 else ""
+
+
+def _worst(vectors: Sequence[Any]) -> dict[str, int] | None:
+    """Of several devices' vectors, the worst value of each claim; ``None`` when one is no vector."""
+    ranks = ("affirming", "none", "warning", "contraindicated")
+    out: dict[str, int] = {}
+    for vector in vectors:
+        if not isinstance(vector, dict) or not all(_is_whole(v) and -128 <= v <= 127 for v in vector.values()):
+            return None
+        for name, value in vector.items():
+            out[name] = max((out.get(name, value), value), key=lambda one: ranks.index(tier_of(one)))
+    return out

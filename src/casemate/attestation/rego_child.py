@@ -2,7 +2,8 @@
 
 ``python -I -m casemate.attestation.rego_child``: requests on standard input, answers on standard output, each a 4-byte
 big-endian length and JSON. ``{"op": "check", "policy"}`` or ``{"op": "evaluate", "policy", "rule", "input",
-"reference_values"}`` gives ``{"value"}`` or ``{"error"}``.
+"reference_values"}`` gives ``{"value", "unknown"}`` or ``{"error"}``. A policy asks for a reference value by
+``query_reference_value(name)`` or, as older ones do, by ``data.reference.name``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = ["answer", "confine", "serve"]
 
 _MEMORY_BYTES = 512 * 1024 * 1024
 _MAX_ERROR = 500  # characters
+_MAX_UNKNOWN = 64  # names told
 _MAX_LINES, _MAX_COLUMNS, _MAX_BYTES = 20_000, 4_000, 1024 * 1024
 
 
@@ -40,10 +42,20 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         if request["op"] == "check":
             return {"value": True}
         known: Mapping[str, Any] = request["reference_values"]
-        # What is not known is an empty list: nothing is in it, and no number is at least as large as it.
-        engine.add_extension("query_reference_value", 1, lambda name: known.get(name, []))
+        unknown: dict[str, None] = {}
+
+        def query(name: Any) -> Any:
+            """What is not known is an empty list: nothing is in it, and no number is at least as large as it."""
+            if name in known:
+                return known[name]
+            if len(unknown) < _MAX_UNKNOWN:
+                unknown[str(name)[:100]] = None
+            return []
+
+        engine.add_extension("query_reference_value", 1, query)
+        engine.add_data_json(json.dumps({"reference": known}))
         engine.set_input_json(json.dumps(request["input"]))
-        return {"value": _jsonable(engine.eval_rule(request["rule"]))}
+        return {"value": _jsonable(engine.eval_rule(request["rule"])), "unknown": list(unknown)}
     except Exception as exc:  # whatever a policy provokes is an answer, too
         return {"error": f"{type(exc).__name__}: {str(exc).split('Stack backtrace')[0].strip()}"[:_MAX_ERROR]}
 

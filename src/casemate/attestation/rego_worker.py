@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -16,12 +18,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from casemate.attestation.errors import MalformedPolicyError
-from casemate.attestation.rego import RegoFailedError, RegoTimeoutError
+from casemate.attestation.rego import Evaluation, RegoFailedError, RegoTimeoutError, RegoUnavailableError
 
-__all__ = ["RegoWorker"]
+__all__ = ["RegoWorker", "shared_worker"]
 
 _MAX_ANSWER = 4 * 1024 * 1024  # bytes
-_START_SECONDS = 20.0  # Python and the engine, on a busy machine
+_START_SECONDS = 20.0  # Python and the engine
+_PATIENCE = 10  # seconds by the clock for each second of work
 
 
 class RegoWorker:
@@ -30,8 +33,6 @@ class RegoWorker:
     Safe to use from threads, which take turns; each evaluation has ``deadline_seconds`` of its own."""
 
     def __init__(self, *, deadline_seconds: float = 1.0) -> None:
-        if importlib.util.find_spec("regorus") is None:
-            raise RegoFailedError("Rego policies need `pip install 'casemate[rego]'`")
         self._deadline = deadline_seconds
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -44,9 +45,10 @@ class RegoWorker:
 
     def evaluate(
         self, policy: str, rule: str, *, document: Mapping[str, Any], reference_values: Mapping[str, Any]
-    ) -> Any:
+    ) -> Evaluation:
         request = {"op": "evaluate", "policy": policy, "rule": rule, "input": dict(document)}
-        return self._ask({**request, "reference_values": dict(reference_values)})
+        answer = self._ask({**request, "reference_values": dict(reference_values)})
+        return Evaluation(answer.get("value"), tuple(map(str, answer.get("unknown") or ())))
 
     @property
     def pid(self) -> int | None:
@@ -65,7 +67,7 @@ class RegoWorker:
     ) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, Any]) -> Any:
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         raw = json.dumps(request).encode()
         with self._lock:
             try:
@@ -78,15 +80,18 @@ class RegoWorker:
                 raise
         if "error" in answer:
             raise RegoFailedError(str(answer["error"]))
-        return answer.get("value")
+        return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
+        if importlib.util.find_spec("regorus") is None:
+            raise RegoUnavailableError("Rego: the engine is not installed; need `pip install 'casemate[rego]'`")
         child = subprocess.Popen(
             [sys.executable, "-I", "-m", "casemate.attestation.rego_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            # The engine's allocator would reserve a gigabyte at once, more than the child may have.
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "MIMALLOC_ARENA_RESERVE": "32MiB"},
             cwd="/",
             start_new_session=True,
         )
@@ -100,7 +105,7 @@ class RegoWorker:
     def _exchange(self, child: subprocess.Popen[bytes], raw: bytes, seconds: float) -> dict[str, Any]:
         if child.stdin is None or child.stdout is None:
             raise RegoFailedError("Rego worker: has no pipes")
-        end = time.monotonic() + seconds
+        end = _Deadline(child.pid, seconds)
         _write(child.stdin.fileno(), len(raw).to_bytes(4, "big") + raw, end)
         size = int.from_bytes(_read(child.stdout.fileno(), 4, end), "big")
         if size > _MAX_ANSWER:
@@ -119,14 +124,45 @@ class RegoWorker:
                         pipe.close()
 
 
-def _wait(fd: int, end: float, *, write: bool) -> None:
-    left = end - time.monotonic()
-    ready = select.select([] if write else [fd], [fd] if write else [], [], max(0.0, left))
-    if not (ready[0] or ready[1]):
-        raise RegoTimeoutError("Rego policy: not evaluated before its deadline; its process was ended")
+@functools.cache
+def shared_worker() -> RegoWorker:
+    """The one worker of this process, for callers that have no better moment to end it than the process's end."""
+    worker = RegoWorker()
+    atexit.register(worker.close)
+    return worker
 
 
-def _write(fd: int, raw: bytes, end: float) -> None:
+class _Deadline:
+    """So many seconds of a process's own time, and ten times as many by the clock.
+
+    A machine that is busy with other things is no reason to refuse."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self._clock = ~pid << 3 | 2  # of the process's CPU time; see clock_getcpuclockid(3)
+        self._end = time.monotonic() + _PATIENCE * seconds
+        self._limit = self._used() + seconds
+
+    def _used(self) -> float:
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:
+            return 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds to wait before asking again; nothing is left at zero."""
+        return max(0.0, min(self._limit - self._used(), self._end - time.monotonic()))
+
+
+def _wait(fd: int, end: _Deadline, *, write: bool) -> None:
+    while left := end.left:
+        ready = select.select([] if write else [fd], [fd] if write else [], [], max(left, 0.001))
+        if ready[0] or ready[1]:
+            return
+    raise RegoTimeoutError("Rego policy: not evaluated before its deadline; its process was ended")
+
+
+def _write(fd: int, raw: bytes, end: _Deadline) -> None:
     os.set_blocking(fd, False)
     rest = memoryview(raw)
     while rest:
@@ -139,7 +175,7 @@ def _write(fd: int, raw: bytes, end: float) -> None:
             raise RegoFailedError("Rego worker: ended before it read the question") from exc
 
 
-def _read(fd: int, size: int, end: float) -> bytes:
+def _read(fd: int, size: int, end: _Deadline) -> bytes:
     parts = bytearray()
     while len(parts) < size:
         _wait(fd, end, write=False)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from casemate import __version__
+from casemate.attestation.ar4si import AFFIRMING, CONTRAINDICATED, WARNING, status_of
 from casemate.attestation.claims import Claims
 from casemate.attestation.policy import Appraisal, Outcome
 from casemate.attestation.token_errors import (
@@ -32,7 +33,19 @@ TOKEN_LIFETIME = timedelta(minutes=5)
 PROFILE = "tag:github.com,2023:veraison/ear"
 _TYP = "eat+jwt"  # RFC 9782
 _MAX_SIZE = 256 * 1024  # characters
-_AFFIRMING, _WARNING, _CONTRAINDICATED = 2, 32, 96  # AR4SI tiers, draft-ietf-rats-ar4si 2.3.2
+_AFFIRMING, _WARNING, _CONTRAINDICATED = 2, 32, 96  # the first value of each AR4SI tier
+_VECTOR = frozenset(
+    {
+        "instance-identity",
+        "configuration",
+        "executables",
+        "file-system",
+        "hardware",
+        "runtime-opaque",
+        "storage-opaque",
+        "sourced-data",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -196,16 +209,22 @@ def _result(payload: dict[str, Any], audience: str, issued: datetime, expires: d
 
 
 def _status(claims: Claims, appraisal: Appraisal) -> str:
+    """``affirming`` and ``warning`` are for what was accepted; but a real TEE's vector speaks for itself."""
     if appraisal.outcome is Outcome.UNDECIDED:
         return "none"
-    if appraisal.outcome is Outcome.REFUSED:
-        return "contraindicated"
     relaxed = claims.simulated or claims.debug or claims.tcb.status not in (None, "UpToDate")
-    return "warning" if relaxed else "affirming"
+    if appraisal.outcome is Outcome.REFUSED:
+        # Relying parties that let simulated TEEs pass take their `warning`; what was refused must not look like it.
+        spoken = appraisal.trust_vector is not None and not relaxed
+        found = status_of((appraisal.trust_vector or {}).values()) if spoken else CONTRAINDICATED
+        return found if found == WARNING else CONTRAINDICATED
+    return WARNING if relaxed else AFFIRMING
 
 
 def _vector(claims: Claims, appraisal: Appraisal) -> dict[str, int]:
-    """The AR4SI vector: what is not judged is absent, which reads as "no claim"."""
+    """The AR4SI vector: the policy's own, or one that follows from its clauses, where what is not judged is absent."""
+    if appraisal.trust_vector is not None:
+        return {name: value for name, value in appraisal.trust_vector.items() if name in _VECTOR}
     failed = {c.clause.split(".")[0] for c in appraisal.clauses if not c.holds}
 
     def tier(*clauses: str, relaxed: bool = False) -> int:

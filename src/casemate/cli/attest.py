@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,18 +12,19 @@ from typing import Annotated
 import typer
 
 from casemate.attestation.appraise import Judgement, Platform, appraise_stored
-from casemate.attestation.clauses import Clause
 from casemate.attestation.collateral.cache import CollateralCache
 from casemate.attestation.detect import find_attester
 from casemate.attestation.evidence import REPORT_DATA_SIZE
 from casemate.attestation.platforms.simulator.client import SimulatorAttester
-from casemate.attestation.policy import Outcome
+from casemate.attestation.policy import AppraisalPolicy, Outcome
+from casemate.attestation.rego import RegoPolicy
 from casemate.attestation.stored import MAX_STORED_BYTES
 from casemate.attestation.stored_errors import ChallengeFormError
 from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.errors import FileMissingError
-from casemate.cli.output import Format, Output, one_line, red, table
-from casemate.cli.policy import read_policy
+from casemate.cli.judgement import page
+from casemate.cli.output import Format, Output, one_line, red, terminal_width
+from casemate.cli.policy import read_policy, read_reference_values
 from casemate.errors import UsageError
 
 __all__ = ["app"]
@@ -43,6 +44,7 @@ def _group() -> None:
         "casemate attest verify quote.bin --collateral collateral.json",
         "casemate attest verify quote.bin --collateral ~/.casemate/collateral",
         "casemate attest verify report.bin --certs vcek.der --certs milan.pem --policy prod.yaml",
+        "casemate attest verify quote.bin --collateral c.json --policy gate.rego --reference-values release.json",
         "casemate attest verify evidence.json --challenge 00aabb --event-log eventlog.bin --format json",
         exits={0: "accepted", 1: "refused", 3: "undecided: an endorsement is missing or has expired"},
     )
@@ -75,7 +77,18 @@ def verify(
         typer.Option("--trust-anchor", metavar="FILE", help="The only root to trust; simulated unless a maker's."),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option("--policy", metavar="YAML", help="Instead of the strict built-in policy.")
+        list[Path] | None,
+        typer.Option(
+            "--policy",
+            metavar="YAML",
+            help="Instead of the strict built-in policy; `.rego` is Rego, on top of it. Repeatable: all have to hold.",
+        ),
+    ] = None,
+    reference_values: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reference-values", metavar="JSON", help="Name to value or list, for Rego policies. Repeatable."
+        ),
     ] = None,
     at: Annotated[
         str | None, typer.Option("--at", metavar="ISO-8601", help="The time to judge at; UTC without an offset.")
@@ -96,9 +109,9 @@ def verify(
         event_log=None if event_log is None else _read(event_log),
         challenge=None if challenge is None else _hex(challenge, "challenge"),
         trust_anchor=None if trust_anchor is None else _read(trust_anchor),
-        policy=None if policy is None else read_policy(policy)[0],
+        policy=_policies(policy or (), reference_values or ()),
     )
-    output.data(judgement.to_json(), lambda: _page(judgement))
+    output.data(judgement.to_json(), lambda: page(judgement, width=terminal_width()))
     if judgement.claims is not None and judgement.claims.simulated:
         output.simulated("evidence: it protects nothing")
     if judgement.outcome is not Outcome.ACCEPTED:
@@ -163,6 +176,18 @@ def _endorsements(paths: Iterable[Path]) -> list[bytes]:
     return [blob for path in paths if path.is_dir() for blob in CollateralCache(path).endorsements()]
 
 
+def _policies(paths: Sequence[Path], values: Sequence[Path]) -> list[AppraisalPolicy | RegoPolicy]:
+    """The policies of ``paths``. A Rego file has the first declarative one as its base, else the strict one."""
+    references = read_reference_values(values)
+    declarative = [read_policy(path, reference_values=references)[0] for path in paths if path.suffix != ".rego"]
+    rego = [path for path in paths if path.suffix == ".rego"]
+    base = next((one for one in declarative if isinstance(one, AppraisalPolicy)), None)
+    found = [read_policy(path, base=base, reference_values=references)[0] for path in rego]
+    if references and not any(isinstance(one, RegoPolicy) for one in (*declarative, *found)):
+        raise UsageError("--reference-values: only policies in Rego ask for them")
+    return [*(one for one in declarative if not (rego and one is base)), *found]
+
+
 def _hex(text: str, what: str) -> bytes:
     try:
         return bytes.fromhex(text.removeprefix("0x"))
@@ -178,44 +203,6 @@ def _moment(text: str | None) -> datetime:
     except ValueError:
         raise UsageError(f"--at: expected a time as 2025-06-20T12:00:00Z, got {text[:40]!r}") from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-# -- showing -----------------------------------------------------------------------------------------------------------
-def _page(judgement: Judgement) -> str:
-    """Outcome, the claims that everybody asks for, every clause."""
-    lines = [str(judgement.outcome) + (f": {judgement.code}" if judgement.code else "")]
-    claims = judgement.claims
-    if claims is not None:
-        rows: list[tuple[str, object]] = [
-            ("verified", "yes" if judgement.verified else "NO: the claims below only explain"),
-            ("platform", claims.platform + (" (SIMULATED)" if claims.simulated else "")),
-            ("debug", "yes" if claims.debug else "no"),
-            ("measurement", claims.measurement),
-            ("signer", claims.signer),
-            *((f"rtmr{i}", value) for i, value in enumerate(claims.rtmr)),
-            ("workload", claims.workload),
-            ("report data", claims.report_data),
-            ("tcb status", claims.tcb.status),
-            ("advisories", ", ".join(claims.tcb.advisories)),
-            ("platform id", claims.platform_id),
-            ("vmpl", claims.vmpl),
-            ("collateral until", claims.collateral_expires and claims.collateral_expires.isoformat()),
-        ]
-        lines += ["", table([(n, v) for n, v in rows if v not in (None, "")], ("claim", "value"))]
-    lines += ["", table([_row(c) for c in _flat(judgement.clauses)], ("clause", "holds", "expected", "got"))]
-    return "\n".join(lines)
-
-
-def _flat(clauses: tuple[Clause, ...]) -> list[Clause]:
-    return [inner for c in clauses for inner in (c, *_flat(c.parts))]
-
-
-def _row(c: Clause) -> tuple[str, str, str, str]:
-    return c.clause, "yes" if c.holds else "unknown" if c.undecided else "NO", _short(c.expected), _short(c.got)
-
-
-def _short(text: str) -> str:
-    return one_line(text, 100)
 
 
 def _explain(judgement: Judgement) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from casemate.attestation.claims import WorkloadBinding
-from casemate.attestation.policy import AppraisalPolicy
+from casemate.attestation.policies import Policy
 from casemate.broker.grants import Grant, sign_grant
 from casemate.cli import identities
 from casemate.cli.owner import Owners
@@ -27,7 +27,7 @@ class Terms:
     """What all grants of one command share."""
 
     workloads: tuple[str, ...]
-    policy: AppraisalPolicy
+    policy: Policy
     policy_yaml: str
     not_before: datetime
     not_after: datetime

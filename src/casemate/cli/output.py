@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, TextIO
 
-__all__ = ["Format", "Output", "one_line", "red", "table"]
+__all__ = ["Format", "Output", "one_line", "red", "table", "terminal_width"]
 
 
 class Format(StrEnum):
@@ -34,6 +35,13 @@ def one_line(text: object, limit: int = 2000) -> str:
     joined = " ".join(str(text).split())
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in joined)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout is, or what ``COLUMNS`` says; ``None`` for a file or pipe: nothing is cut."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdecimal():
+        return None
+    return max(40, shutil.get_terminal_size().columns)
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:

@@ -1,18 +1,40 @@
-"""The default policy of this machine: it accepts the SIMULATED TEE, pinned to the runtime now installed."""
+"""Policies as files: an owner's, in either language, and the default one of this machine.
+
+That one accepts the SIMULATED TEE, pinned to the runtime now installed."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from casemate.attestation.errors import MalformedPolicyError
 from casemate.attestation.platforms.simulator.measure import Measurer
+from casemate.attestation.policies import (
+    document_of,
+    parse_policy,
+    parse_reference_values,
+    policy_name,
+    rego_policy,
+)
 from casemate.attestation.policy import AppraisalPolicy
+from casemate.attestation.rego import RegoPolicy
+from casemate.attestation.rego_worker import shared_worker
 from casemate.cli.errors import FileMissingError, NotRunningError, RuntimeChangedError
 from casemate.settings import Settings
 
-__all__ = ["NAME", "Pinned", "local_policy", "pin_runtime", "read_policy", "runtime_measurement"]
+__all__ = [
+    "NAME",
+    "Pinned",
+    "local_policy",
+    "pin_runtime",
+    "read_policy",
+    "read_reference_values",
+    "read_text",
+    "runtime_measurement",
+]
 
 NAME = "local-simulated"
 _TEXT = """\
@@ -87,12 +109,35 @@ def local_policy(settings: Settings) -> tuple[AppraisalPolicy, str]:
     return policy, text
 
 
-def read_policy(path: Path) -> tuple[AppraisalPolicy, str]:
-    """A policy from a file of the owner's; raises ``FileMissingError`` or ``MalformedPolicyError``."""
+def read_policy(
+    path: Path, *, base: AppraisalPolicy | None = None, reference_values: Mapping[str, Any] | None = None
+) -> tuple[AppraisalPolicy | RegoPolicy, str]:
+    """A policy from a file of the owner's, and its document; raises ``FileMissingError`` or ``MalformedPolicyError``.
+
+    A file that ends in ``.rego`` is Rego by itself; ``base`` and ``reference_values`` are for it. Any other is YAML."""
+    text = read_text(path, "policy")
+    if path.suffix == ".rego":
+        policy = rego_policy(policy_name(path), text, shared_worker(), base=base, reference_values=reference_values)
+        return policy, document_of(policy)
+    found = parse_policy(text, shared_worker())
+    if isinstance(found, RegoPolicy) and reference_values:
+        values = {**found.reference_values, **reference_values}
+        found = rego_policy(found.name, found.text, shared_worker(), base=found.base, reference_values=values)
+        return found, document_of(found)
+    return found, text
+
+
+def read_reference_values(paths: Iterable[Path]) -> dict[str, Any]:
+    """Reference values from JSON files, a later one over an earlier one."""
+    return {
+        name: v for path in paths for name, v in parse_reference_values(read_text(path, "reference values")).items()
+    }
+
+
+def read_text(path: Path, what: str) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise FileMissingError(f"policy {path}: not found, or not a file") from None
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise FileMissingError(f"{what} {path}: not found, or not a file") from None
     except UnicodeDecodeError:
-        raise MalformedPolicyError(f"policy {path}: not UTF-8") from None
-    return AppraisalPolicy.from_yaml(text), text
+        raise MalformedPolicyError(f"{what} {path}: not UTF-8") from None

@@ -33,7 +33,7 @@ from casemate.attestation.rego import (
     RegoTimeoutError,
     RegoTrustClaimError,
 )
-from casemate.attestation.rego_input import trustee_input
+from casemate.attestation.rego_input import trustee_inputs
 from casemate.attestation.rego_worker import RegoWorker
 from casemate.attestation.trust import TrustStore
 
@@ -220,20 +220,22 @@ def test_a_vector_that_is_not_affirming_refuses(worker: RegoWorker, vector: str)
 
 
 def test_the_input_has_trustees_names(tdx: Claims, snp: Claims) -> None:
-    found = trustee_input(tdx)["tdx"]
+    found = trustee_inputs(tdx)[0]["tdx"]
     assert found["quote"]["body"]["xfam"] == "e702060000000000"
     assert found["quote"]["header"] == {
         "tee_type": "81000000",
         "vendor_id": "939a7233f79c4ca9940a0db3957f0607",
         "version": "0400",
+        "att_key_type": "0200",
     }
     assert found["td_attributes"] == {
-        "debug": False, "septve_disable": True, "pks": False, "key_locker": False, "perfmon": False,
+        "debug": False, "septve_disable": True, "pks": False, "protection_keys": False, "key_locker": False,
+        "perfmon": False,
     }  # fmt: skip
-    evidence = trustee_input(snp)["snp"]["evidence"]
+    evidence = trustee_inputs(snp)[0]["snp"]["evidence"]
     assert evidence["policy"]["migrate_ma_allowed"] is False
     assert set(evidence["reported_tcb"]) == {"bootloader", "tee", "snp", "microcode"}
-    assert set(trustee_input(replace(REAL, platform="gpu"))) <= {"report_data", "init_data"}
+    assert set(trustee_inputs(replace(REAL, platform="gpu"))[0]) <= {"report_data", "init_data"}
 
 
 # -- malformed, late, greedy -------------------------------------------------------------------------------------------
@@ -272,6 +274,16 @@ def test_a_policy_that_takes_too_long_is_ended_and_refuses() -> None:
         assert ours(worker, "allow := true").appraise(REAL, now=NOW).outcome is Outcome.ACCEPTED  # a new child
 
 
+def test_memory_is_bounded_and_what_is_left_suffices_for_a_large_log(worker: RegoWorker, tdx: Claims) -> None:
+    policy = RegoPolicy.parse("vector", VECTOR, worker, base=SIMULATED, reference_values=TDX_VALUES)
+    events = [{"type_name": "EV_IPL", "digests": [], "details": {"string": "x" * 1000}}] * 1000
+    for _ in range(20):
+        assert policy.beside(events=events).appraise(tdx, now=NOW).outcome is Outcome.ACCEPTED
+    with open(f"/proc/{worker.pid}/status", encoding="ascii") as status:  # noqa: PTH123
+        sizes = dict(line.split(":\t") for line in status)
+    assert int(sizes["VmPeak"].split()[0]) < 512 * 1024
+
+
 def test_a_policy_that_eats_memory_refuses() -> None:
     rule = 'allow if count(concat("", [s | some _ in numbers.range(1, 3000000); s := "' + "x" * 400 + '"])) > 0'
     with RegoWorker(deadline_seconds=10) as worker:
@@ -298,7 +310,7 @@ def test_the_child_cannot_open_anything(worker: RegoWorker) -> None:
     assert sorted(os.listdir(f"/proc/{worker.pid}/fd")) == ["0", "1", "2"]  # noqa: PTH208
     with open(f"/proc/{worker.pid}/environ", "rb") as environment:  # noqa: PTH123
         names = {pair.split(b"=")[0] for pair in environment.read().split(b"\0") if pair}
-    assert names <= {b"PATH", b"LC_ALL"}
+    assert names <= {b"PATH", b"LC_ALL", b"MIMALLOC_ARENA_RESERVE"}
 
 
 def test_a_child_that_was_killed_is_replaced(worker: RegoWorker) -> None:
