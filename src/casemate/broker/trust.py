@@ -18,7 +18,9 @@ from casemate.attestation.trust import TrustStore
 from casemate.attestation.trust_files import load_trust
 from casemate.errors import CasemateError
 
-__all__ = ["DirectoryTrust"]
+__all__ = ["LOOK_EVERY", "DirectoryTrust"]
+
+LOOK_EVERY = 5.0  # seconds
 
 _log = logging.getLogger("casemate.broker.trust")
 _Stamp = tuple[tuple[str, int, int, int], ...]
@@ -27,11 +29,11 @@ _Stamp = tuple[tuple[str, int, int, int], ...]
 class DirectoryTrust:
     """As ``TrustStore``, over a trust directory and further directories of collateral; safe to use from threads.
 
-    A change is noticed within ``look_every`` seconds. A file that is damaged is logged; evidence that it is for stays
+    A change is noticed within ``LOOK_EVERY`` seconds. A file that is damaged is logged; evidence that it is for stays
     undecided until it is mended, since nobody can know what it took back. At the start it raises instead."""
 
-    def __init__(self, directory: Path, collateral: Sequence[Path] = (), *, look_every: float = 5.0) -> None:
-        self._directory, self._collateral, self._look_every = directory, tuple(collateral), look_every
+    def __init__(self, directory: Path, collateral: Sequence[Path] = ()) -> None:
+        self._directory, self._collateral = directory, tuple(collateral)
         self._lock = threading.Lock()
         self._stamp = self._look()
         self._store = load_trust(directory, collateral=self._collateral)
@@ -49,7 +51,7 @@ class DirectoryTrust:
 
     def _current(self) -> TrustStore:
         with self._lock:
-            if time.monotonic() - self._looked >= self._look_every:
+            if time.monotonic() - self._looked >= LOOK_EVERY:
                 stamp = self._look()  # before reading: what changes meanwhile is seen the next time
                 if stamp != self._stamp:
                     self._store = load_trust(self._directory, collateral=self._collateral, on_damage=_damaged)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import socket
-import subprocess
-import time
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.support.swtpm import SoftwareTpm, require_swtpm
 
 from casemate.attestation.evidence import Evidence
 from casemate.attestation.platforms.tpm.attester import TpmAttester
@@ -24,61 +23,23 @@ from casemate.attestation.platforms.tpm.errors import (
     TpmPcrDigestMismatchError,
     TpmUnavailableError,
     TpmWorkloadMismatchError,
+    TpmWorkloadRegisterUsedError,
 )
 from casemate.attestation.platforms.tpm.simulator import SimulatedTpm
 from casemate.attestation.platforms.tpm.trust import TpmTrust
 from casemate.attestation.platforms.tpm.verifier import TpmVerifier
 from casemate.crypto.secret import Secret
 
-pytest.importorskip("tpm2_pytss", reason="tpm2-pytss is not installed (extra tpm)")
-if shutil.which("swtpm") is None:
-    pytest.skip("swtpm is not installed", allow_module_level=True)
+require_swtpm()
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 WORKLOAD = hashlib.sha384(b"workload").digest()
 
 
-def _two_free_ports() -> int:
-    """swtpm's TCTI wants the control port right after the data port."""
-    for _ in range(50):
-        with socket.socket() as data, socket.socket() as control:
-            data.bind(("127.0.0.1", 0))
-            port: int = data.getsockname()[1]
-            try:
-                control.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-    raise RuntimeError("no two neighbouring ports are free")
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        listening = Path("/proc/net/tcp").read_text()
-        if f"0100007F:{port:04X} 00000000:0000 0A" in listening:
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"swtpm does not listen; it ended with {process.poll()}")
-
-
 @pytest.fixture
 def tcti(tmp_path: Path) -> Iterator[str]:
-    port = _two_free_ports()
-    process = subprocess.Popen(
-        (
-            f"swtpm socket --tpm2 --tpmstate dir={tmp_path} --flags not-need-init,startup-clear "
-            f"--ctrl type=tcp,port={port + 1} --server type=tcp,port={port}"
-        ).split(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(port, process)
-        yield f"swtpm:host=127.0.0.1,port={port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    with SoftwareTpm(tmp_path) as tpm:
+        yield tpm.tcti
 
 
 def verifier(attester: TpmAttester) -> TpmVerifier:
@@ -129,6 +90,42 @@ def test_a_credential_opens_only_beside_its_attestation_key(tcti: str) -> None:
         assert attester.activate_credential(*sealed) == secret  # a refusal leaves nothing behind in the TPM
         with pytest.raises(TpmKeyAttributesError):
             make_credential(attester.ek_public, attester.ek_public, Secret(secret))
+
+
+def test_the_attestation_key_is_the_same_after_a_reset_and_of_this_tpm_alone(tmp_path: Path) -> None:
+    found = []
+    with SoftwareTpm(tmp_path / "one") as tpm, SoftwareTpm(tmp_path / "two") as other:
+        for name in (tpm, other):
+            with TpmAttester(name.tcti) as attester:
+                found.append(attester.ak_spki)
+        tpm.stop(signal.SIGKILL)  # no orderly shutdown, and more of them than dictionary attack protection forgives
+        for _ in range(5):
+            tpm.start()
+            with TpmAttester(tpm.tcti) as attester:
+                attester.collect(bytes(64))
+                found.append(attester.ak_spki)
+            tpm.stop(signal.SIGKILL)
+    assert len({found[0], *found[2:]}) == 1
+    assert found[0] != found[1]
+
+
+def test_members_of_one_job_extend_pcr_8_once(tcti: str) -> None:
+    with TpmAttester(tcti) as attester:
+        attester.bind_workload(WORKLOAD)
+        attester.bind_workload(WORKLOAD)
+        claims = verifier(attester).verify(attester.collect(bytes(64)), now=NOW)
+        assert claims.workload == WORKLOAD[:32].hex()
+        with pytest.raises(TpmWorkloadRegisterUsedError):
+            attester.bind_workload(hashlib.sha384(b"the next").digest())
+
+
+def test_threads_share_one_connection(tcti: str) -> None:
+    with TpmAttester(tcti) as attester, ThreadPoolExecutor(8) as pool:
+        asked = [os.urandom(64) for _ in range(40)]
+        for report_data, evidence in zip(asked, pool.map(attester.collect, asked), strict=True):
+            verifier(attester).verify(evidence, now=NOW, challenge=report_data)
+    with pytest.raises(TpmUnavailableError, match="closed"):
+        attester.collect(bytes(64))
 
 
 def test_no_tpm_is_said_so() -> None:

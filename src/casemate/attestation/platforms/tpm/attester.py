@@ -40,7 +40,10 @@ _PCRS_A_CALL = 8
 _MAX_TRIES = 5
 _CLOSE_SECONDS = 5.0
 _EK_CERTIFICATE = 0x01C00002  # NV index of the RSA 2048 endorsement key's certificate (TCG EK Credential Profile)
-_AK_ATTRIBUTES = ("FIXEDTPM", "FIXEDPARENT", "SENSITIVEDATAORIGIN", "USERWITHAUTH", "RESTRICTED", "SIGN_ENCRYPT")
+_AK_ATTRIBUTES = (
+    *("FIXEDTPM", "FIXEDPARENT", "SENSITIVEDATAORIGIN", "USERWITHAUTH", "RESTRICTED", "SIGN_ENCRYPT"),
+    "NODA",  # its authorisation is empty, and power cuts would lock such keys out as if somebody had guessed
+)
 
 
 class TpmAttester(AbstractContextManager["TpmAttester"]):
