@@ -11,16 +11,26 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.secret import KEY_SIZE, Secret
 
-__all__ = ["MAC_SIZE", "compute_mac", "verify_mac"]
+__all__ = ["MAC_SIZE", "MacKey", "compute_mac", "verify_mac"]
 
 MAC_SIZE = 32  # bytes
 
 
+class MacKey:
+    """The key derived for one purpose, for many messages: HMAC-SHA256 under HKDF-SHA256(key, no salt, info=purpose)."""
+
+    def __init__(self, key: Secret, *, purpose: str) -> None:
+        raw = key.require_size(KEY_SIZE).reveal()
+        self._key = Secret(HKDF(SHA256(), KEY_SIZE, salt=None, info=purpose.encode()).derive(raw))
+
+    def compute(self, message: bytes) -> bytes:
+        """The MAC of ``message``, 32 bytes."""
+        return hmac.digest(self._key.reveal(), message, hashlib.sha256)
+
+
 def compute_mac(key: Secret, message: bytes, *, purpose: str) -> bytes:
     """HMAC-SHA256 (32 bytes) under HKDF-SHA256(``key``, no salt, info=``purpose``)."""
-    raw = key.require_size(KEY_SIZE).reveal()
-    derived = HKDF(SHA256(), KEY_SIZE, salt=None, info=purpose.encode()).derive(raw)
-    return hmac.digest(derived, message, hashlib.sha256)
+    return MacKey(key, purpose=purpose).compute(message)
 
 
 def verify_mac(key: Secret, message: bytes, mac: bytes, *, purpose: str) -> None:

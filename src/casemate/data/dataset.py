@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from casemate.crypto.canonical import sha256_hex
+from casemate.data.commit import record_generation
 from casemate.data.errors import DestinationExistsError, ManifestMissingError, SourceMissingError, ZoneAccessError
+from casemate.data.fileid import FileIds
 from casemate.data.format import Preamble, plaintext_size
 from casemate.data.generations import NOTHING_RECORDED, Generation, GenerationRecords
 from casemate.data.keys import KeyProvider, RememberedKeys
@@ -19,7 +21,7 @@ from casemate.data.staging import Count, Progress, copy, for_each, staging, stor
 from casemate.data.strict import Governed, StrictReads, check_file
 from casemate.data.writer import EncryptedWriter
 from casemate.data.zones import local_uri, normalise
-from casemate.errors import UndecidedError, UsageError
+from casemate.errors import UsageError
 from casemate.model import DatasetName
 
 __all__ = [
@@ -82,7 +84,7 @@ def encrypt_tree(
         destination = _destination(source, destination)
         if overwrite and destination.is_dir() and any(destination.iterdir()) and not stored_manifests(destination):
             raise DestinationExistsError(f"{destination}: not an encrypted directory, so it is not overwritten")
-        location = local_uri(destination)
+        location, ids = local_uri(destination), FileIds()
         previous = records.generation(dataset, location)
         keys = RememberedKeys(keys)
         key = keys.current_key(dataset)
@@ -91,19 +93,19 @@ def encrypt_tree(
             def encrypt(file: File, count: Count) -> ManifestFile:
                 path = stage.new_file(file[0])
                 with file[1].open("rb", buffering=0) as plain, path.open("xb", buffering=0) as raw:
-                    with EncryptedWriter(raw, keys, dataset) as writer:
+                    with EncryptedWriter(raw, keys, dataset, place=(ids, f"{location}/{file[0]}")) as writer:
                         copy(plain, writer, count)
                     os.fsync(raw.fileno())
                 return ManifestFile(file[0], writer.stored_size, writer.preamble.file_id)
 
             listed = for_each(plan, encrypt, sum(size for _, _, size in plan), progress, threads)
             manifest = build_manifest(key, location, previous.number + 1, listed)
-            with stage.new_file(manifest_path(previous.number + 1)).open("xb") as out:
+            generation = Generation(previous.number + 1, sha256_hex(manifest))
+            with stage.new_file(manifest_path(generation)).open("xb") as out:
                 out.write(manifest)
                 out.flush()
                 os.fsync(out.fileno())
-            generation = Generation(previous.number + 1, sha256_hex(manifest))
-            stage.install(lambda: _record(records, dataset, location, generation))
+            stage.install(lambda: record_generation(records, dataset, location, generation))
     stored = sum(file.length for file in listed)
     plaintext = sum(plaintext_size(file.length) for file in listed)
     return TreeResult(dataset, location, len(listed), plaintext, stored, generation.number, destination)
@@ -234,15 +236,6 @@ def _destination(source: Path, destination: Path) -> Path:
     return target
 
 
-def _record(records: GenerationRecords, dataset: DatasetName, location: str, generation: Generation) -> None:
-    """Record, and when the answer was lost on the way, look whether it is recorded all the same."""
-    try:
-        records.record(dataset, location, generation)
-    except UndecidedError:
-        if records.generation(dataset, location) != generation:
-            raise
-
-
 def _open_tree(
     source: Path, keys: KeyProvider, records: GenerationRecords | None, dataset: DatasetName | None
 ) -> _Tree:
@@ -258,7 +251,7 @@ def _open_tree(
         if files:
             dataset = _preamble(files[0][1])[0].dataset
         else:
-            newest = manifests[max(manifests)]
+            newest = manifests[-1][1]
             dataset = parse_manifest(newest.read_bytes(), str(newest))[0].dataset
     if records is None:
         return _Tree(uri, dataset, files, single, {}, keys)
@@ -269,6 +262,7 @@ def _open_tree(
     else:
         sizes = {path: size for path, _, size in files}
         governors = strict.check_tree(dataset, directory, sizes, top="file:///")
+        files = [file for file in files if file[0] in governors]  # without those that await their commit
         if not files:
             raise SourceMissingError(f"{source}: holds no file")
     for path, one in governors.items():

@@ -115,8 +115,12 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if not directory.is_dir():
             entries = [self.info(path)]
         else:
-            self._session.check_directory(located)
-            entries = [entry for found in sorted(directory.iterdir()) if (entry := self._listed(located, found))]
+            left_out = self._session.check_directory(located)
+            entries = [
+                entry
+                for found in sorted(directory.iterdir())
+                if f"{located.uri}/{found.name}" not in left_out and (entry := self._listed(located, found))
+            ]
         return entries if detail else [entry["name"] for entry in entries]
 
     def _listed(self, parent: Located, path: Path) -> dict[str, Any] | None:
@@ -231,11 +235,10 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         same = source.zone.dataset == target.zone.dataset if source.zone and target.zone else source.zone is target.zone
         if same:
             self._path(source).rename(self._path(target))
+            self._session.moved(source, target)
         else:
             self.copy(source.uri, target.uri, recursive=recursive, on_error="raise")
             self.rm(source.uri, recursive=recursive)
-        self._session.changed(source.uri)
-        self._session.changed(target.uri)
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: Any = None) -> None:
         if maxdepth is not None:
@@ -249,12 +252,12 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 shutil.rmtree(directory)
             else:
                 directory.unlink()
-            self._session.changed(located.uri)
+            self._session.changes.gone(located.uri)
 
     def rm_file(self, path: Any) -> None:
         located = self._write(path)
         self._path(located).unlink()
-        self._session.changed(located.uri)
+        self._session.changes.gone(located.uri)
 
     def _rm(self, path: Any) -> None:
         self.rm_file(path)

@@ -97,10 +97,12 @@ def _wrap_context(dataset: DatasetName, version: int, file_id: str) -> bytes:
     return f"casemate:dek:v1:{dataset}:{version}:{file_id}".encode()
 
 
-def new_preamble(key: DatasetKey) -> tuple[Preamble, Secret]:
-    """A preamble for a new file under ``key``, with a fresh file id and file key; and that file key."""
+def new_preamble(key: DatasetKey, file_id: str | None = None) -> tuple[Preamble, Secret]:
+    """A preamble for a new file under ``key``, with a fresh file key; and that file key.
+
+    ``file_id`` (base64) comes from ``casemate.data.fileid`` where the file's place is known, else it is random."""
     dek = Secret.random(KEY_SIZE)
-    file_id = _b64(os.urandom(FILE_ID_SIZE))
+    file_id = file_id or _b64(os.urandom(FILE_ID_SIZE))
     wrapped = wrap(key.secret, dek, context=_wrap_context(key.dataset, key.version, file_id))
     header = canonical_json(
         {

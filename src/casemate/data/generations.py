@@ -7,7 +7,11 @@ from typing import Protocol
 
 from casemate.model import DatasetName
 
-__all__ = ["NOTHING_RECORDED", "Generation", "GenerationRecords"]
+__all__ = ["DELETED", "NOTHING_RECORDED", "Generation", "GenerationRecords"]
+
+
+DELETED = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""SHA-256 of nothing: recorded when a committed directory is deleted, so that an old copy does not come back."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,12 @@ class Generation:
     def __post_init__(self) -> None:
         if self.number < 0 or (self.number == 0) != (self.digest is None):
             raise ValueError(f"generation {self.number} with digest {self.digest!r}: 0 and no digest go together")
+
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether there is a manifest for it: something was committed, and not deleted since."""
+        return self.number > 0 and self.digest != DELETED
 
 
 NOTHING_RECORDED = Generation(0, None)

@@ -8,11 +8,12 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from casemate.data.errors import ManifestMissingError, ManifestRolledBackError, ZoneAccessError
+from casemate.data.generations import Generation
 from casemate.data.manifest import TEMPORARY_DIRECTORY, is_hidden, manifest_number, manifest_path
 from casemate.data.zones import HIDDEN_DIRECTORY
 
@@ -24,6 +25,7 @@ __all__ = [
     "read_manifest",
     "stored_manifests",
     "sync_directory",
+    "write_manifest",
 ]
 
 
@@ -112,22 +114,24 @@ class AtomicFile:
             self._directory.rmdir()
 
 
-def files_below(root: Path) -> Iterator[tuple[str, int]]:
-    """Relative path (with ``/``) and stored size of every regular file below ``root``, but for hidden ones; sorted."""
+def files_below(root: Path, committed: list[str] | None = None) -> Iterator[tuple[str, int]]:
+    """Relative path (with ``/``) and stored size of every regular file below ``root``, but for hidden ones; sorted.
 
-    def walk(directory: Path, relative: str) -> Iterator[tuple[str, int]]:
+    ``committed`` gets the path of every directory below ``root`` in which manifests lie."""
+
+    def walk(directory: str, relative: str) -> Iterator[tuple[str, int]]:
         with os.scandir(directory) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
-            path = f"{relative}{entry.name}"
-            if is_hidden(path):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from walk(Path(entry.path), path + "/")
+            if is_hidden(entry.name):
+                if entry.name == HIDDEN_DIRECTORY and relative and committed is not None:
+                    committed.append(relative[:-1])
+            elif entry.is_dir(follow_symlinks=False):
+                yield from walk(entry.path, f"{relative}{entry.name}/")
             elif entry.is_file(follow_symlinks=False):
-                yield path, entry.stat(follow_symlinks=False).st_size
+                yield f"{relative}{entry.name}", entry.stat(follow_symlinks=False).st_size
 
-    yield from walk(root, "")
+    yield from walk(str(root), "")
 
 
 @contextlib.contextmanager
@@ -145,25 +149,43 @@ def locked(directory: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def stored_manifests(root: Path) -> Mapping[int, Path]:
-    """The manifest files below ``root``, by the number in their name; whether they are any good is not looked at."""
-    directory = root / HIDDEN_DIRECTORY
+def stored_manifests(root: Path) -> list[tuple[int, Path]]:
+    """The manifest files below ``root`` with the number in their name, ascending; whether they are any good is not
+    looked at."""
     try:
-        numbers = {manifest_number(path.name): path for path in directory.iterdir()}
+        found = [(manifest_number(path.name), path) for path in (root / HIDDEN_DIRECTORY).iterdir()]
     except OSError:
-        return {}
-    return {number: path for number, path in numbers.items() if number is not None}
+        return []
+    return sorted((number, path) for number, path in found if number is not None)
 
 
-def read_manifest(root: Path, generation: int) -> bytes:
-    """The bytes of the manifest with that number. Raises ``ManifestMissingError`` or ``ManifestRolledBackError``."""
+def read_manifest(root: Path, generation: Generation) -> bytes:
+    """The bytes of that manifest. Raises ``ManifestMissingError`` or ``ManifestRolledBackError``."""
     path = root / manifest_path(generation)
+    if not generation.holds_files:
+        raise ManifestMissingError(f"{root}: was deleted as generation {generation.number} and not written again")
     try:
         raw, _ = open_stored(path)
         with raw:
             return raw.read()
     except (OSError, ZoneAccessError) as exc:
-        older = [number for number in stored_manifests(root) if number < generation]
+        older = [number for number, _ in stored_manifests(root) if number < generation.number]
         if older:
-            raise ManifestRolledBackError(f"{root}: rolled back from generation {generation} to {max(older)}") from exc
-        raise ManifestMissingError(f"{path}: not there, and generation {generation} is recorded") from exc
+            raise ManifestRolledBackError(
+                f"{root}: rolled back from generation {generation.number} to {max(older)}"
+            ) from exc
+        raise ManifestMissingError(f"{path}: not there, and generation {generation.number} is recorded") from exc
+
+
+def write_manifest(root: Path, generation: Generation, manifest: bytes) -> Path:
+    """Store a manifest durably; says nothing to the records."""
+    path = root / manifest_path(generation)
+    path.parent.mkdir(exist_ok=True)
+    out = AtomicFile(path)
+    try:
+        out.raw.write(manifest)
+    except BaseException:
+        out.discard()
+        raise
+    out.commit()
+    return path

@@ -7,6 +7,7 @@ the program swallows the exception.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from casemate.data.changes import Changes
 from casemate.data.client import AgentClient
 from casemate.data.commit import commit_directory
 from casemate.data.errors import (
@@ -22,14 +24,15 @@ from casemate.data.errors import (
     UnsupportedOperationError,
     ZoneAccessError,
 )
+from casemate.data.fileid import FileIds, Origin
 from casemate.data.generations import Generation, GenerationRecords
 from casemate.data.keys import KeyProvider
 from casemate.data.local import AtomicFile, files_below, open_stored
 from casemate.data.manifest import is_hidden
 from casemate.data.reader import EncryptedReader
-from casemate.data.strict import Governed, StrictReads, check_file
+from casemate.data.strict import Governed, StrictReads, authentic_preamble, check_file
 from casemate.data.writer import EncryptedWriter
-from casemate.data.zones import Located, ZoneMap, is_within, local_path
+from casemate.data.zones import Located, ZoneMap, local_path
 from casemate.errors import CasemateError, RefusedError
 from casemate.model import Zone
 
@@ -59,7 +62,7 @@ class ZoneWriter(EncryptedWriter):
         self._file = AtomicFile(_path(located.uri), exclusive=exclusive)
         self.name = located.uri
         try:
-            super().__init__(self._file.raw, session.keys, zone.dataset)
+            super().__init__(self._file.raw, session.keys, zone.dataset, place=(session.ids, located.uri))
         except BaseException:
             self._file.discard()
             raise
@@ -77,7 +80,7 @@ class ZoneWriter(EncryptedWriter):
             self._file.discard()
             raise
         self._file.commit()
-        self._session.changed(self._located.uri)
+        self._session.changes.wrote(self._located.uri, self.preamble.file_id)
         if self._located.uri.endswith("/" + COMMIT_MARKER):
             self._session.commit(self._located.uri.rpartition("/")[0])
 
@@ -100,14 +103,15 @@ class ZoneSession:
         *,
         strict: bool = True,
         report: Callable[[CasemateError], None] = lambda error: None,
+        job: str | None = None,
     ) -> None:
         self.zones = zones
         self.keys = keys
+        self.ids = FileIds(job)
+        self.changes = Changes()
         self._records = records
-        self._strict = StrictReads(keys, records) if strict else None
+        self._strict = StrictReads(keys, records, self.ids) if strict else None
         self._report = report
-        self._changed: set[str] = set()  # what this process wrote, moved or deleted since the last commit
-        self._lock = threading.Lock()
 
     _shared: tuple[int, str, ZoneSession] | None = None
     _shared_lock = threading.Lock()
@@ -120,7 +124,7 @@ class ZoneSession:
             shared = cls._shared
             if shared is None or shared[:2] != (os.getpid(), client.path):
                 job = client.session()
-                session = cls(job.zone_map(), client, client, strict=job.strict, report=client.report)
+                session = cls(job.zone_map(), client, client, strict=job.strict, report=client.report, job=job.job)
                 cls._shared = shared = (os.getpid(), client.path, session)
         return shared[2]
 
@@ -150,7 +154,9 @@ class ZoneSession:
             raise
         try:
             reader = EncryptedReader(raw, size, self.keys, dataset=zone.dataset, name=uri)
-            if governed is not None:
+            if governed is not None and not (
+                governed.relative(uri) not in governed.manifest.by_path and self._own(uri, zone)
+            ):
                 check_file(governed, uri, size, reader.preamble.file_id)
         except BaseException:
             raw.close()
@@ -172,7 +178,10 @@ class ZoneSession:
         def check() -> None:
             governed = self._governing(located.uri, zone)
             if governed is not None and stored_size is not None:
-                check_file(governed, located.uri, stored_size)
+                if self._left_out(governed, located.uri, zone):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), located.uri)
+                if governed.relative(located.uri) in governed.manifest.by_path or not self._own(located.uri, zone):
+                    check_file(governed, located.uri, stored_size)
             elif stored_size is None:
                 self._refuse_missing(governed, located.uri, None)
 
@@ -183,17 +192,19 @@ class ZoneSession:
         zone, strict = located.zone, self._strict
         if zone is None or strict is None or self._exempt(located.uri, zone):
             return
-        governed = self._checked(lambda: strict.governing(zone.dataset, located.uri, top=zone.prefix))
+        governed = self._checked(lambda: self._nearest(strict, located.uri, zone))
         if governed is None or governed.relative(located.uri) in governed.manifest.by_path:
             self.check_directory(located)
 
-    def check_directory(self, located: Located) -> None:
-        """Everything below a directory of a zone is as committed. Raises an ``IntegrityError`` naming a file."""
+    def check_directory(self, located: Located) -> frozenset[str]:
+        """Everything below a directory of a zone is as committed. Raises an ``IntegrityError`` naming a file.
+
+        Answers the URIs of files that are left out, since their writers have not committed them."""
         zone, strict = located.zone, self._strict
         if zone is None or strict is None or self._exempt(located.uri, zone):
-            return
+            return frozenset()
 
-        def check() -> None:
+        def check() -> frozenset[str]:
             below = files_below(_path(located.uri))
             files = {path: size for path, size in below if self.zones.zone_of(f"{located.uri}/{path}") == zone}
             governors: Mapping[str, Governed | None] = strict.check_tree(
@@ -202,6 +213,7 @@ class ZoneSession:
                 files,
                 top=zone.prefix,
                 ignore=lambda uri: self.zones.zone_of(uri) != zone or self._exempt(uri, zone),
+                written=zone.access.can_write,
             )
             if not zone.access.can_write:
                 ungoverned = next((path for path, one in governors.items() if one is None), None)
@@ -209,13 +221,22 @@ class ZoneSession:
                     raise ManifestMissingError(f"{located.uri}/{ungoverned}: nothing around it was ever committed")
                 if not governors and strict.governing(zone.dataset, located.uri, top=zone.prefix) is None:
                     raise ManifestMissingError(f"{located.uri}: nothing was ever committed here")
+            return frozenset(f"{located.uri}/{path}" for path in files if path not in governors)
 
-        self._checked(check)
+        return self._checked(check)
 
-    def changed(self, uri: str) -> None:
-        """This process wrote, moved or deleted ``uri``: until the next commit no manifest says what should be there."""
-        with self._lock:
-            self._changed.add(uri)
+    def moved(self, source: Located, target: Located) -> None:
+        """This process moved a file or directory within one dataset: what lies at ``target`` is its own."""
+        self.changes.gone(source.uri)
+        zone, path = target.zone, _path(target.uri)
+        if zone is None:
+            return
+        if not path.is_dir():
+            self.changes.wrote(target.uri, authentic_preamble(target.uri, zone.dataset, self.keys).file_id)
+            return
+        for relative, _ in files_below(path):
+            uri = f"{target.uri}/{relative}"
+            self.changes.wrote(uri, authentic_preamble(uri, zone.dataset, self.keys).file_id)
 
     def commit(self, directory: str) -> Generation:
         """Commit a directory of a zone as it is now. Raises ``ZoneAccessError`` outside the zones."""
@@ -224,10 +245,15 @@ class ZoneSession:
             raise ZoneAccessError(f"{located.uri}: not in a zone, so that there is nothing to commit")
         with self.reporting():
             generation = commit_directory(
-                _path(located.uri), located.uri, located.zone.dataset, self.keys, self._records
+                _path(located.uri),
+                located.uri,
+                located.zone.dataset,
+                self.keys,
+                self._records,
+                ids=self.ids,
+                changes=self.changes,
             )
-        with self._lock:
-            self._changed = {uri for uri in self._changed if not is_within(uri, located.uri)}
+        self.changes.committed(located.uri)
         self.forget()
         return generation
 
@@ -245,8 +271,22 @@ class ZoneSession:
             return False
         if is_hidden(uri[len(zone.prefix) :].lstrip("/")):
             return True  # unfinished files of committers
-        with self._lock:
-            return any(is_within(uri, changed) for changed in self._changed)
+        return self.changes.covers(uri)
+
+    def _nearest(self, strict: StrictReads, uri: str, zone: Zone) -> Governed | None:
+        return strict.governing(zone.dataset, uri, top=zone.prefix, written=zone.access.can_write)
+
+    def _own(self, uri: str, zone: Zone) -> bool:
+        """Whether a file that no manifest lists is this job's, written for its place and not committed yet."""
+        strict = self._strict
+        return strict is not None and zone.access.can_write and strict.left_out(zone.dataset, uri) is Origin.OURS
+
+    def _left_out(self, governed: Governed, uri: str, zone: Zone) -> bool:
+        strict = self._strict
+        if strict is None or governed.relative(uri) in governed.manifest.by_path:
+            return False
+        origin = strict.left_out(zone.dataset, uri)
+        return origin is Origin.PENDING or (origin is Origin.OURS and not zone.access.can_write)
 
     def _governing(self, uri: str, zone: Zone) -> Governed | None:
         if self._strict is None or self._exempt(uri, zone):
@@ -254,7 +294,7 @@ class ZoneSession:
         writable = zone.access.can_write
         # In a zone that is only read, nothing but a listed file is read; so its own URI need not be looked up.
         start = uri if writable or uri == zone.prefix else uri.rpartition("/")[0]
-        governed = self._strict.governing(zone.dataset, start, top=zone.prefix)
+        governed = self._nearest(self._strict, start, zone)
         if governed is None and not writable:
             raise ManifestMissingError(f"{uri}: nothing around it was ever committed")
         return governed
@@ -264,7 +304,6 @@ class ZoneSession:
         if governed is None:
             return
         path = governed.relative(uri)
-        listed = any(file.path == path or file.path.startswith(path + "/") for file in governed.manifest.files)
-        if listed:
+        if path in governed.manifest.by_path or path in governed.manifest.directories:
             place = f"generation {governed.manifest.generation} of {governed.location}"
             raise ManifestFileMissingError(f"{uri}: is in {place} but not there") from cause

@@ -190,7 +190,7 @@ def _clear_stale(destination: Path, prefix: str, recorded: Generation) -> None:
 
 def _holds(directory: Path, recorded: Generation) -> bool:
     try:
-        return sha256_hex((directory / manifest_path(recorded.number)).read_bytes()) == recorded.digest
+        return sha256_hex((directory / manifest_path(recorded)).read_bytes()) == recorded.digest
     except OSError:
         return False
 

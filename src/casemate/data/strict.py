@@ -1,33 +1,43 @@
 """Strict reads: a file or listing is good only when the recorded manifest says so.
 
 What governs a path is the nearest directory at or above it, up to the top of its zone, that has a recorded
-generation. Nothing that lies on the storage can change that answer.
+generation. Nothing that lies on the storage can change that answer. A file that no manifest lists is refused, unless
+its id shows that a writer made it for this very place: then its commit is still to come, or never came, and it is
+left out as if it were not there.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from casemate.data.errors import (
+    FileWrongDatasetError,
     IntegrityError,
     ManifestFileForeignError,
     ManifestFileMissingError,
     ManifestFileSwappedError,
+    ManifestMissingError,
 )
+from casemate.data.fileid import FileIds, Origin
+from casemate.data.format import Preamble
 from casemate.data.generations import Generation, GenerationRecords
 from casemate.data.keys import KeyProvider
-from casemate.data.local import read_manifest
+from casemate.data.local import open_stored, read_manifest
 from casemate.data.manifest import Manifest, manifest_path, verify_manifest
+from casemate.data.reader import read_preamble
 from casemate.data.zones import is_within, local_path
 from casemate.model import DatasetName
 
-__all__ = ["Governed", "StrictReads", "check_file"]
+__all__ = ["Governed", "StrictReads", "authentic_preamble", "check_file"]
 
 T = TypeVar("T")
+
+_SETTLE = 0.2  # seconds that a writer may need between putting a directory into place and recording it
 
 
 @dataclass(frozen=True)
@@ -56,49 +66,90 @@ def check_file(governed: Governed, uri: str, length: int, file_id: str | None = 
         raise ManifestFileSwappedError(f"{uri}: another file than the one in {place}")
 
 
+def authentic_preamble(uri: str, dataset: DatasetName, keys: KeyProvider) -> Preamble:
+    """The preamble of the local file at ``uri``, whose id its wrapped key shows to be its writer's.
+
+    Raises ``OSError``, ``FileMalformedError``, ``FileTamperedError``, ``FileWrongDatasetError`` or what ``keys``
+    raises."""
+    path = local_path(uri) or "/"
+    raw, _ = open_stored(Path(path))
+    with raw:
+        preamble = read_preamble(raw, path)
+    if preamble.dataset != dataset:
+        raise FileWrongDatasetError(f"{path}: encrypted for dataset {preamble.dataset}, not {dataset}")
+    preamble.unwrap(keys.key(dataset, preamble.key_version), path)
+    return preamble
+
+
+class _Look(threading.local):
+    on = False
+
+
 class StrictReads:
     """Finds and verifies the manifests that govern paths, and remembers them. Safe to use from threads.
 
     A refusal that rests on a remembered generation is looked at once more with a fresh one, since another process of
-    the job may have committed in between."""
+    the job may have committed in between. ``ids`` are the job's own, for whom its uncommitted files are there."""
 
-    def __init__(self, keys: KeyProvider, records: GenerationRecords) -> None:
+    def __init__(self, keys: KeyProvider, records: GenerationRecords, ids: FileIds | None = None) -> None:
         self._keys = keys
         self._records = records
+        self._ids = ids or FileIds()
         self._generations: dict[tuple[DatasetName, str], Generation] = {}
-        self._manifests: dict[tuple[str, Generation], Governed] = {}
+        self._manifests: dict[tuple[DatasetName, str], tuple[Generation, Governed]] = {}
         self._lock = threading.RLock()
+        self._first_look = _Look()
 
     def invalidate(self) -> None:
         """Forget every remembered generation."""
         with self._lock:
             self._generations.clear()
-            self._manifests.clear()
 
     def checked(self, check: Callable[[], T]) -> T:
-        """``check()``, once more with fresh records when it refuses on remembered ones."""
+        """``check()``, again with fresh records when it refuses on remembered ones, or what is there is just being
+        replaced."""
         with self._lock:
             remembered = set(self._generations)
+        self._first_look.on = bool(remembered)
         try:
             return check()
-        except IntegrityError:
+        except IntegrityError as exc:
             with self._lock:
-                if not remembered & set(self._generations):
-                    raise
-                self.invalidate()
+                known = remembered & set(self._generations)
+                self._generations.clear()
+            if isinstance(exc, ManifestMissingError):
+                time.sleep(_SETTLE)
+            elif not known:
+                raise
+        finally:
+            self._first_look.on = False
         return check()
 
-    def governing(self, dataset: DatasetName, uri: str, *, top: str) -> Governed | None:
+    def governing(self, dataset: DatasetName, uri: str, *, top: str, written: bool = False) -> Governed | None:
         """What governs ``uri``, looking no higher than ``top``; ``None`` when nothing was committed there.
 
+        ``written``: the zone may be written to, where a directory that was deleted is one that never was.
         Raises ``ManifestMissingError``, ``ManifestRolledBackError`` or ``ManifestTamperedError``."""
         location = uri
         while is_within(location, top):
             generation = self._generation(dataset, location)
             if generation.number > 0:
+                if written and not generation.holds_files:
+                    return None
                 return self._load(dataset, location, generation)
             location = location.rpartition("/")[0]
         return None
+
+    def left_out(self, dataset: DatasetName, uri: str) -> Origin:
+        """What the id of a file that no manifest lists says about it; ``FOREIGN`` for what is not the dataset's."""
+        try:
+            preamble = authentic_preamble(uri, dataset, self._keys)
+        except (IntegrityError, OSError):
+            return Origin.FOREIGN
+        origin = self._ids.origin(self._keys.key(dataset, preamble.key_version), uri, preamble.file_id)
+        if self._first_look.on and origin is not Origin.FOREIGN:  # it may have been committed since
+            raise ManifestFileForeignError(f"{uri}: not in the generation that was looked up before")
+        return origin
 
     def check_tree(
         self,
@@ -108,31 +159,47 @@ class StrictReads:
         *,
         top: str,
         ignore: Callable[[str], bool] = lambda uri: False,
+        written: bool = False,
     ) -> Mapping[str, Governed | None]:
         """The files below ``directory`` (relative path to stored length) are those of the manifests that govern them.
 
-        Answers what governs each; ``None`` where nothing was committed. ``ignore`` exempts a file's URI. Raises
+        Answers what governs each; ``None`` where nothing was committed. Files that are left out, since they await
+        their commit, are not in the answer. ``ignore`` exempts a file's URI; ``written`` as for ``governing``. Raises
         ``ManifestFileMissingError``, ``ManifestFileForeignError``, ``ManifestFileSwappedError`` or as ``governing``."""
+        known: dict[str, Governed | None] = {}
 
-        def governor(uri: str) -> Governed | None:
-            return self.governing(dataset, uri.rpartition("/")[0], top=top)
+        def governor(path: str) -> Governed | None:
+            below = path.rpartition("/")[0]
+            if below not in known:
+                uri = f"{directory}/{below}" if below else directory
+                known[below] = self.governing(dataset, uri, top=top, written=written)
+            return known[below]
 
-        governors = {path: governor(f"{directory}/{path}") for path in files}
-        found = [self.governing(dataset, directory, top=top), *governors.values()]
-        for governed in {one.location: one for one in found if one is not None}.values():
+        governors = {path: governor(path) for path in files}
+        governor("")
+        for governed in {one.location: one for one in known.values() if one is not None}.values():
             for listed in governed.manifest.files:
                 uri = f"{governed.location}/{listed.path}"
                 path = uri[len(directory) :].lstrip("/") if is_within(uri, directory) else None
                 if path is None or path in files or ignore(uri):
                     continue
-                if governor(uri) is governed:  # else a later commit further down has taken its place
+                if governor(path) is governed:  # else a later commit further down has taken its place
                     place = f"generation {governed.manifest.generation} of {governed.location}"
                     raise ManifestFileMissingError(f"{uri}: is in {place} but not there")
+        answer: dict[str, Governed | None] = {}
         for path, one in governors.items():
             uri = f"{directory}/{path}"
             if one is not None and not ignore(uri):
+                if one.relative(uri) not in one.manifest.by_path:
+                    origin = self.left_out(dataset, uri)
+                    if origin is Origin.PENDING or (origin is Origin.OURS and not written):
+                        continue
+                    if origin is Origin.OURS:
+                        answer[path] = None
+                        continue
                 check_file(one, uri, files[path])
-        return governors
+            answer[path] = one
+        return answer
 
     def _generation(self, dataset: DatasetName, location: str) -> Generation:
         with self._lock:
@@ -145,12 +212,12 @@ class StrictReads:
 
     def _load(self, dataset: DatasetName, location: str, recorded: Generation) -> Governed:
         with self._lock:
-            governed = self._manifests.get((location, recorded))
-        if governed is None:
-            raw = read_manifest(Path(local_path(location) or "/"), recorded.number)
-            name = f"{location}/{manifest_path(recorded.number)}"
+            known, governed = self._manifests.get((dataset, location), (None, None))
+        if governed is None or known != recorded:
+            raw = read_manifest(Path(local_path(location) or "/"), recorded)
+            name = f"{location}/{manifest_path(recorded)}"
             manifest = verify_manifest(raw, recorded, dataset=dataset, location=location, keys=self._keys, name=name)
             governed = Governed(location, manifest)
             with self._lock:
-                self._manifests[location, recorded] = governed
+                self._manifests[dataset, location] = recorded, governed
         return governed

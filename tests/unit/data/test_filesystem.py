@@ -34,6 +34,7 @@ from casemate.data.errors import (
     UnsupportedOperationError,
     ZoneAccessError,
 )
+from casemate.data.fileid import FileIds
 from casemate.data.filesystem import REVIEWED, ZoneFileSystem, refuse_unreviewed
 from casemate.data.format import stored_size
 from casemate.data.session import ZoneSession
@@ -63,7 +64,7 @@ class World:
         for name in ("in/a.csv", "in/b.csv", "in/sub/c.csv"):
             with (self.root / name).open("wb") as raw, EncryptedWriter(raw, keys, dataset) as writer:
                 writer.write(TEXT)
-        commit_directory(self.root / "in", local_uri(root / "in"), dataset, keys, records)
+        commit_directory(self.root / "in", local_uri(root / "in"), dataset, keys, records, ids=FileIds(), adopt=True)
         (self.root / "plain/x.txt").write_bytes(b"plain text")
         report = DatasetName.parse("hospital/report")
         self.zones = [
