@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,10 +20,6 @@ from casemate.attestation.platforms.snp.errors import SnpCertificateMalformedErr
 from casemate.errors import CasemateError
 
 __all__ = ["EndorsementMalformedError", "Endorsements", "common_name", "pem_of", "sort_endorsements"]
-
-# Google's and NVIDIA's names are longer than X.520 allows, AMD's serial numbers are 0: the library warns of both.
-warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning, module=r"casemate\.attestation\.")
-warnings.filterwarnings("ignore", "Parsed a serial number", UserWarning, module=r"casemate\.attestation\.")
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_PIECES = 256

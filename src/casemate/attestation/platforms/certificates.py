@@ -8,7 +8,6 @@ key usage, unknown critical extensions, and CRLs where they are given. No networ
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,9 +33,6 @@ __all__ = [
     "name_of",
     "spki_of",
 ]
-
-# Google's and NVIDIA's names are longer than X.520 allows; the library tells so at every parse.
-warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning, module=__name__.replace(".", r"\."))
 
 _T = TypeVar("_T", bound=x509.ExtensionType)
 
@@ -134,7 +130,9 @@ def load_certificates(raw: bytes, what: str) -> tuple[x509.Certificate, ...]:
 
 
 def _touch(certificate: x509.Certificate) -> None:
-    """Parse everything that the library would otherwise parse (and fail on) later."""
+    """Parse everything that the library would otherwise parse (and fail on) later; raises ``ValueError``."""
+    if certificate.serial_number < 0:  # revocation lists cannot even be asked for it
+        raise ValueError("negative serial number")
     _ = certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer
     _ = certificate.signature_hash_algorithm, certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
