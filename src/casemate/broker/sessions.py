@@ -1,7 +1,8 @@
 """Challenge, attestation, session: the first half of the confidential-containers KBS protocol (0.4.0).
 
-A challenge is good for one attestation, within five minutes. An accepted attestation leaves a session whose content is
-the token itself, signed by the broker: what it says is read from there and verified again at every use.
+A challenge is good for one attestation, within five minutes. What it says travels in its own session id, signed by the
+broker: nothing is stored for whoever only asks, and an answered challenge leaves a session, so that it is good once.
+An accepted attestation's session holds the token itself: what it says is read and verified again at every use.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any
@@ -38,13 +39,15 @@ from casemate.broker.errors import (
 from casemate.broker.release import Attested
 from casemate.broker.storage.repository import AttestedRow, JobRow, SessionRow, Writer
 from casemate.broker.workloads import Workload, parse_init_data, verify_signers
-from casemate.crypto.jose import Jwk, public_jwk, thumbprint
+from casemate.crypto.errors import SignatureInvalidError
+from casemate.crypto.jose import Jwk, open_jws, public_jwk, thumbprint
 from casemate.errors import RefusedError, UndecidedError
 from casemate.model import Role
 
 __all__ = ["PROTOCOL_VERSION", "AttestRequest", "Challenge", "Member", "Sessions"]
 
 PROTOCOL_VERSION = "0.4.0"
+_CHALLENGE_TYPE = "casemate-challenge+jws"
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEPT = timedelta(hours=1)  # after its end a session is still known, so that it can be called expired
 _PURGE_EVERY = timedelta(minutes=1)
@@ -108,24 +111,10 @@ class Sessions:
         if version != PROTOCOL_VERSION:
             raise RequestMalformedError(f"protocol version {version!r}, need {PROTOCOL_VERSION}")
         job, role = _job_and_role(extra)
-        now = self.context.clock()
-        challenge = Challenge(secrets.token_urlsafe(32), base64.b64encode(secrets.token_bytes(32)).decode())
-        with self.context.repository.writing() as writer:
-            if self._purged is None or now - self._purged > _PURGE_EVERY:
-                writer.purge(now - _KEPT)
-                self._purged = now
-            writer.add_session(
-                SessionRow(
-                    id_hash=_hash(challenge.session),
-                    nonce=challenge.nonce,
-                    tee=tee,
-                    job=job,
-                    role=role.value,
-                    created=now,
-                    expires=now + self.context.config.challenge_lifetime,
-                )
-            )
-        return challenge
+        nonce = base64.b64encode(secrets.token_bytes(32)).decode()
+        ends = self.context.clock() + self.context.config.challenge_lifetime
+        pending = {"nonce": nonce, "tee": tee, "job": job, "role": role.value, "expires": ends.isoformat()}
+        return Challenge(self.context.token_key.sign(pending, typ=_CHALLENGE_TYPE), nonce)
 
     def attest(self, session_id: str | None, request: AttestRequest) -> str:
         """Verify evidence over a challenge and return the token; every failure uses the challenge up.
@@ -136,10 +125,11 @@ class Sessions:
         """
         context = self.context
         record = Record("attest", {})
-        id_hash = _hash(session_id or "")
+        row: SessionRow | None = None
         try:
             self._name_owners(request, record)
-            row = self._pending(session_id, request.nonce, record)  # (1)
+            row = self._asked(session_id, record)
+            self._require_pending(row, request.nonce)  # (1)
             now = context.clock()
             key = public_jwk(request.tee_pubkey)
             record.subject["tee_pubkey"] = thumbprint(key)
@@ -150,28 +140,43 @@ class Sessions:
             workload, signers = self._workload(request, claims, record)  # (4)
             appraisal = context.default_policy.appraise(claims, now=now)  # (5)
             record.clauses = tuple(clause.to_json() for clause in appraisal.clauses)
-            return self._accept(id_hash, row, request, key, claims, workload, signers, appraisal, record)  # (6)
+            return self._accept(row, request, key, claims, workload, signers, appraisal, record)  # (6)
         except (RefusedError, UndecidedError) as exc:
             with context.repository.writing() as writer:
-                writer.spend_challenge(id_hash)
+                self._purge(writer, context.clock())
+                if row is not None:
+                    writer.add_session(row)
                 context.audit.append(writer, record.refusal(exc), context.clock())
             raise
 
-    def _pending(self, session_id: str | None, nonce: str, record: Record) -> SessionRow:
+    def _asked(self, session_id: str | None, record: Record) -> SessionRow:
+        """What a session id says that this broker signed, as the spent challenge it is from now on."""
         if session_id is None:
             raise ChallengeUnknownError("the request carries no session cookie")
+        try:
+            said = open_jws(session_id, self.context.token_key.public, typ=_CHALLENGE_TYPE)
+        except SignatureInvalidError as exc:
+            raise ChallengeUnknownError("no such session") from exc
+        record.subject.update(job=said["job"], role=said["role"], tee=said["tee"])
+        return SessionRow(
+            id_hash=_id_hash(session_id),
+            nonce=said["nonce"],
+            tee=said["tee"],
+            job=said["job"],
+            role=said["role"],
+            created=self.context.clock(),
+            expires=datetime.fromisoformat(said["expires"]),
+            state="spent",
+        )
+
+    def _require_pending(self, row: SessionRow, nonce: str) -> None:
         with self.context.repository.reading() as reader:
-            row = reader.session(_hash(session_id))
-        if row is None:
-            raise ChallengeUnknownError("no such session")
-        record.subject.update(job=row.job, role=row.role, tee=row.tee)
-        if row.state != "pending":
-            raise ChallengeUnknownError("the session's challenge was used already")
+            if reader.session(row.id_hash) is not None:
+                raise ChallengeUnknownError("the session's challenge was used already")
         if self.context.clock() >= row.expires:
             raise ChallengeExpiredError(f"the challenge expired at {row.expires.isoformat(timespec='seconds')}")
         if not secrets.compare_digest(nonce.encode(), row.nonce.encode()):
             raise ChallengeUnknownError("the nonce is not the one this session was given")
-        return row
 
     def _workload(
         self, request: AttestRequest, claims: Claims, record: Record
@@ -202,7 +207,6 @@ class Sessions:
 
     def _accept(
         self,
-        id_hash: str,
         row: SessionRow,
         request: AttestRequest,
         key: Jwk,
@@ -232,20 +236,31 @@ class Sessions:
         attested = AttestedRow(token_id, token)
         if workload is not None:
             attested = AttestedRow(token_id, token, workload.bound, request.init_format, request.init_body)
+        expires = max(row.expires, now + context.config.token_lifetime)
         with context.repository.writing() as writer:
-            if not writer.attest_session(id_hash, attested, now + context.config.token_lifetime):
+            self._purge(writer, now)
+            if not writer.add_session(replace(row, state="attested", expires=expires, attested=attested)):
                 raise ChallengeUnknownError("the session's challenge was used already")
             _bind_job(writer, row.job, workload, now)
             record.subject["token"] = token_id
             context.audit.append(writer, record.entry("accepted"), now)
         return token
 
+    def _purge(self, writer: Writer, now: datetime) -> None:
+        if self._purged is None or now - self._purged > _PURGE_EVERY:
+            writer.purge(now - _KEPT)
+            self._purged = now
+
     # --- using a session ---
 
     def by_cookie(self, session_id: str) -> Member:
         """The member whose session cookie this is; raises ``NotAttestedError`` or a ``TokenInvalidError``."""
+        try:
+            open_jws(session_id, self.context.token_key.public, typ=_CHALLENGE_TYPE)
+        except SignatureInvalidError as exc:
+            raise NotAttestedError("no such session") from exc
         with self.context.repository.reading() as reader:
-            row = reader.session(_hash(session_id))
+            row = reader.session(_id_hash(session_id))
         if row is None or row.attested is None:
             raise NotAttestedError("the session has no accepted attestation")
         return self._member(row.attested)
@@ -304,8 +319,9 @@ def _evidence(tee: str, request: AttestRequest) -> Evidence:
     return Evidence(tee, {**body, "workload": _parse(request.init_format, request.init_body).bound})
 
 
-def _hash(session_id: str) -> str:
-    return hashlib.sha256(session_id.encode()).hexdigest()
+def _id_hash(session_id: str) -> str:
+    """What a session is kept under: a hash of what was signed, since one ECDSA signature can be written as two."""
+    return hashlib.sha256(session_id.rpartition(".")[0].encode()).hexdigest()
 
 
 def _job_and_role(extra: object) -> tuple[str, Role]:

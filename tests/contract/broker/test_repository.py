@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -141,24 +142,22 @@ class RepositoryContract:
         assert not {"ended-0", "revoked"} & found
 
     def test_a_challenge_is_used_once(self, repository: Repository) -> None:
+        attested = replace(SESSION, state="attested", attested=ATTESTED)
         with repository.writing() as writer:
-            writer.add_session(SESSION)
-            assert writer.session("h" * 64) == SESSION
-            assert writer.attest_session("h" * 64, ATTESTED, NOW)
-            assert not writer.attest_session("h" * 64, ATTESTED, NOW)
-            assert not writer.spend_challenge("h" * 64)
+            assert writer.add_session(attested)
+            assert not writer.add_session(attested)
+            assert not writer.add_session(SESSION)
         with repository.reading() as reader:
-            row = reader.session_by_token("token-1")
-            assert row is not None
-            assert row == reader.session("h" * 64)
-            assert (row.state, row.attested) == ("attested", ATTESTED)
+            assert reader.session_by_token("token-1") == reader.session("h" * 64) == attested
 
     def test_a_spent_challenge_attests_nothing(self, repository: Repository) -> None:
         with repository.writing() as writer:
-            writer.add_session(SESSION)
-            assert writer.spend_challenge("h" * 64)
-            assert not writer.attest_session("h" * 64, ATTESTED, NOW)
-            assert not writer.spend_challenge("unknown")
+            assert writer.add_session(SESSION)
+            assert writer.session("h" * 64) == SESSION
+        with repository.writing() as writer:
+            assert not writer.add_session(replace(SESSION, state="attested", attested=ATTESTED))
+            assert writer.session("h" * 64) == SESSION
+            assert writer.session_by_token("token-1") is None
 
     def test_purging_forgets_what_ended_before(self, repository: Repository) -> None:
         with repository.writing() as writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -21,11 +22,13 @@ from casemate.broker.errors import (
 )
 from casemate.broker.sessions import AttestRequest
 from casemate.broker.workloads import sign_workload
-from casemate.crypto.jose import KeyPair
+from casemate.crypto.jose import KeyPair, open_jws
+from casemate.crypto.jwk import b64decode, b64encode
 from casemate.errors import CasemateError, RefusedError
 from casemate.model import Role
 
 KEY = KeyPair.generate()
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # FIPS 186-4 D.1.2.3
 
 
 def refused(world: World, session: str | None, request: AttestRequest) -> CasemateError:
@@ -188,10 +191,51 @@ def test_a_session_that_never_attested_is_none(world: World) -> None:
         world.broker.sessions.by_cookie("made-up")
 
 
+def test_asking_for_a_challenge_stores_nothing(world: World) -> None:
+    size = world.broker.audit.checkpoint().size
+    with world.broker.context.repository.writing():  # nobody else can write meanwhile
+        assert len({world.challenge().session for _ in range(3)}) == 3
+    assert world.broker.audit.checkpoint().size == size
+
+
+def test_a_challenge_that_another_broker_or_nobody_signed_is_unknown(world: World) -> None:
+    challenge = world.challenge()
+    request = world.evidence(challenge, KEY, manifest())
+    head, body, signature = challenge.session.split(".")
+    said = json.loads(base64.urlsafe_b64decode(body + "=="))
+    later = base64.urlsafe_b64encode(json.dumps({**said, "expires": "2099-01-01T00:00:00+00:00"}).encode())
+    tokens = [
+        KeyPair.generate().sign(said, typ="casemate-challenge+jws"),
+        world.broker.context.token_key.sign(said, typ="eat+jwt"),
+        f"{head}.{later.decode().rstrip('=')}.{signature}",
+        f"{head}.{body}.",
+        "made-up",
+    ]
+    for session in tokens:
+        assert isinstance(refused(world, session, request), ChallengeUnknownError)
+    world.broker.sessions.attest(challenge.session, request)  # none of them used it up
+
+
+def test_the_other_spelling_of_a_signature_is_the_same_challenge(world: World) -> None:
+    challenge = world.challenge()
+    request = world.evidence(challenge, KEY, manifest())
+    world.broker.sessions.attest(challenge.session, request)
+    signed, _, signature = challenge.session.rpartition(".")
+    raw = b64decode(signature)
+    other = P256_ORDER - int.from_bytes(raw[32:], "big")
+    twin = f"{signed}.{b64encode(raw[:32] + other.to_bytes(32, 'big'))}"
+    assert (
+        open_jws(twin, world.broker.context.token_key.public, typ="casemate-challenge+jws")["nonce"] == challenge.nonce
+    )
+    error = refused(world, twin, request)
+    assert isinstance(error, ChallengeUnknownError)
+    assert "used already" in error.message
+
+
 def test_sessions_are_forgotten_an_hour_after_their_end(world: World) -> None:
     member = world.attest()
     world.clock.advance(hours=2)
-    world.challenge()
+    world.attest(job="job-2")
     with world.broker.context.repository.reading() as reader:
         assert reader.session_by_token(member.token_id) is None
 

@@ -96,7 +96,7 @@ class AttestedRow:
 
 @dataclass(frozen=True)
 class SessionRow:
-    """``expires`` is the challenge's end while ``state`` is pending, the token's once it is attested."""
+    """An answered challenge, ``spent`` in vain or ``attested``; ``expires``: its or its token's end, the later one."""
 
     id_hash: str
     nonce: str
@@ -105,7 +105,7 @@ class SessionRow:
     role: str
     created: datetime
     expires: datetime
-    state: str = "pending"
+    state: str = "spent"
     attested: AttestedRow | None = None
 
 
@@ -181,15 +181,7 @@ class Writer(Reader, Protocol):
     def add_job(self, job: JobRow) -> bool: ...
     def set_job_authority(self, job_id: str, certificate: str, wrapped_key: bytes) -> None: ...
     def set_job_secret(self, job_id: str, wrapped_secret: bytes) -> None: ...
-    def add_session(self, session: SessionRow) -> None: ...
-    def spend_challenge(self, id_hash: str) -> bool:
-        """Use up a pending challenge; False when it is not pending any more."""
-        ...
-
-    def attest_session(self, id_hash: str, attested: AttestedRow, expires: datetime) -> bool:
-        """Use up a pending challenge and keep what it earned; False when it is not pending any more."""
-        ...
-
+    def add_session(self, session: SessionRow) -> bool: ...
     def add_proof(self, thumbprint: str, jti: str, expires: datetime) -> bool: ...
     def purge(self, before: datetime) -> None:
         """Forget sessions and request proofs that ended before ``before``."""

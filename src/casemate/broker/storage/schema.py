@@ -163,8 +163,8 @@ sessions = Table(
     Column("job", String(64), nullable=False),
     Column("role", String(16), nullable=False),
     Column("created", Moment, nullable=False),
-    Column("expires", Moment, nullable=False, index=True),  # of the challenge, then of the token
-    Column("state", String(8), nullable=False),  # pending | spent | attested
+    Column("expires", Moment, nullable=False, index=True),  # the later of the challenge's and the token's end
+    Column("state", String(8), nullable=False),  # spent | attested
     Column("token_id", String(36), unique=True),
     Column("token", Text),  # signed by the broker: claims, key, job and workload are read from it, never from columns
     Column("workload_bound", String(128)),

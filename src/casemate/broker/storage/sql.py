@@ -72,9 +72,7 @@ _SESSION = select(t.sessions, t.workloads.c.body).outerjoin(
 )
 _SESSION_BY_ID = _SESSION.where(t.sessions.c.id_hash == bindparam("id_hash"))
 _SESSION_BY_TOKEN = _SESSION.where(t.sessions.c.token_id == bindparam("token_id"))
-_ATTEST_SESSION = t.sessions.update().where(
-    t.sessions.c.id_hash == bindparam("session"), t.sessions.c.state == "pending"
-)
+_SESSION_KNOWN = select(t.sessions.c.id_hash).where(t.sessions.c.id_hash == bindparam("id_hash"))
 _LATEST_CHECKPOINT = select(t.audit_checkpoints).order_by(t.audit_checkpoints.c.size.desc()).limit(1)
 
 
@@ -300,7 +298,10 @@ class SqlTransaction:
     def session_by_token(self, token_id: str) -> SessionRow | None:
         return self._session(_SESSION_BY_TOKEN, token_id=token_id)
 
-    def add_session(self, session: SessionRow) -> None:
+    def add_session(self, session: SessionRow) -> bool:
+        if self._one(_SESSION_KNOWN, id_hash=session.id_hash) is not None:
+            return False
+        attested = session.attested
         self._connection.execute(
             t.sessions.insert(),
             {
@@ -312,30 +313,13 @@ class SqlTransaction:
                 "created": session.created,
                 "expires": session.expires,
                 "state": session.state,
+                "token_id": None if attested is None else attested.token_id,
+                "token": None if attested is None else attested.token,
+                "workload_bound": None if attested is None else attested.workload_bound,
+                "workload_format": None if attested is None else attested.workload_format,
             },
         )
-
-    def spend_challenge(self, id_hash: str) -> bool:
-        c = t.sessions.c
-        statement = t.sessions.update().where(c.id_hash == id_hash, c.state == "pending").values(state="spent")
-        return self._connection.execute(statement).rowcount == 1
-
-    def attest_session(self, id_hash: str, attested: AttestedRow, expires: datetime) -> bool:
-        changed = self._connection.execute(
-            _ATTEST_SESSION,
-            {
-                "session": id_hash,
-                "state": "attested",
-                "expires": expires,
-                "token_id": attested.token_id,
-                "token": attested.token,
-                "workload_bound": attested.workload_bound,
-                "workload_format": attested.workload_format,
-            },
-        )
-        if changed.rowcount != 1:
-            return False
-        if attested.workload_body is not None:
+        if attested is not None and attested.workload_body is not None:
             key = {"bound": attested.workload_bound, "format": attested.workload_format}
             if self._one(_WORKLOAD, **key) is None:
                 self._connection.execute(t.workloads.insert(), {**key, "body": attested.workload_body})
