@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -56,9 +56,8 @@ class Claims:
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON object with the same names; times as ISO 8601."""
-        out = asdict(self)
-        out["rtmr"] = list(self.rtmr)
-        out["tcb"]["advisories"] = list(self.tcb.advisories)
+        out = {name: _copied(value) for name, value in vars(self).items()}
+        out["tcb"] = {name: _copied(value) for name, value in vars(self.tcb).items()}
         if self.collateral_expires is not None:
             out["collateral_expires"] = self.collateral_expires.isoformat()
         return out
@@ -78,3 +77,10 @@ class Claims:
                 "collateral_expires": None if expires is None else datetime.fromisoformat(expires),
             }
         )
+
+
+def _copied(value: Any) -> Any:
+    """A JSON value that shares nothing with the claims it is from."""
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -132,7 +133,7 @@ class AppraisalPolicy(Conditions):
         """What the author wrote, as plain JSON."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the RFC 8785 JSON of ``document``, hex: what a grant names."""
         return hashlib.sha256(canonical_json(self.document)).hexdigest()

@@ -13,7 +13,9 @@ from casemate.errors import UsageError
 __all__ = ["canonical_json", "sha256_hex", "sha384_hex"]
 
 _LARGEST: Final = 2**53 - 1
-_encode: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":")).encode
+_encode: Final = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":")
+).encode
 
 
 def canonical_json(value: Any) -> bytes:
@@ -29,7 +31,7 @@ def canonical_json(value: Any) -> bytes:
 def _is_plain(value: Any) -> bool:
     """Whether there is nothing in ``value`` but text, booleans, null, safe integers, lists, and objects in ASCII."""
     kind = type(value)
-    if kind is str or kind is bool or value is None:
+    if isinstance(value, str) or kind is bool or value is None:
         return True
     if kind is int:
         return bool(-_LARGEST <= value <= _LARGEST)

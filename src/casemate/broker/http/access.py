@@ -17,8 +17,8 @@ __all__ = [
     "CurrentBroker",
     "CurrentMember",
     "CurrentPrincipal",
-    "ResourceMember",
     "broker_of",
+    "resource_member",
 ]
 
 COOKIE = "kbs-session-id"
@@ -72,7 +72,7 @@ def _asker(request: Request) -> Member | Principal:
     return _principal(request) if _credentials(request, "dpop") is None else _member(request)
 
 
-def _resource_member(request: Request) -> Member:
+def resource_member(request: Request) -> Member:
     """As the KBS protocol has it: the token as a bearer, or the session's cookie. Answers are sealed to its key."""
     broker = broker_of(request)
     token = _credentials(request, "bearer")
@@ -87,4 +87,3 @@ CurrentBroker = Annotated[Broker, Depends(_current)]
 CurrentPrincipal = Annotated[Principal, Depends(_principal)]
 CurrentMember = Annotated[Member, Depends(_member)]
 CurrentAsker = Annotated[Member | Principal, Depends(_asker)]
-ResourceMember = Annotated[Member, Depends(_resource_member)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Cookie, Response
+from fastapi import APIRouter, Cookie, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from casemate.broker.errors import KeyVersionUnknownError, RequestMalformedError, ResourceUnknownError
-from casemate.broker.http.access import COOKIE, CurrentBroker, ResourceMember
+from casemate.broker.http.access import COOKIE, CurrentBroker, resource_member
 from casemate.broker.sessions import AttestRequest
 from casemate.errors import UsageError
 from casemate.model import DatasetName
@@ -56,8 +56,9 @@ class AttestBody(_Message):
 
 
 @router.post("/auth")
-def auth(body: AuthBody, broker: CurrentBroker, response: Response) -> dict[str, Any]:
+async def auth(body: AuthBody, broker: CurrentBroker, response: Response) -> dict[str, Any]:
     """Ask for a challenge; the session is in the cookie."""
+    # Nothing is stored or waited for: no thread needed.
     challenge = broker.sessions.challenge(body.version, body.tee, body.extra_params)
     lifetime = int(broker.context.config.challenge_lifetime.total_seconds())
     lifetime += int(broker.context.config.token_lifetime.total_seconds())
@@ -92,10 +93,11 @@ def attest(
 
 @router.get("/resource/{repository}/{type_}/{tag}")
 def resource(
-    repository: str, type_: str, tag: str, broker: CurrentBroker, member: ResourceMember, response: Response
+    repository: str, type_: str, tag: str, broker: CurrentBroker, request: Request, response: Response
 ) -> dict[str, Any]:
     """A dataset key (``owner/dataset/version|current``) or the job's secret (``job/<id>/secret``), sealed (JWE)."""
     response.headers["Cache-Control"] = "no-store"
+    member = resource_member(request)
     if repository == "job":
         if tag != "secret":
             raise ResourceUnknownError(f"job/{type_[:64]} has no {tag[:32]!r}")
