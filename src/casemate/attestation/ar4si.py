@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 __all__ = ["AFFIRMING", "CONTRAINDICATED", "NONE", "WARNING", "status_of", "tier_of"]
 
-NONE, AFFIRMING, WARNING, CONTRAINDICATED = "none", "affirming", "warning", "contraindicated"
+NONE = "none"
+AFFIRMING = "affirming"
+WARNING = "warning"
+CONTRAINDICATED = "contraindicated"
 
 
 def tier_of(value: int) -> str:

@@ -188,7 +188,7 @@ class RegoPolicy:
     def _ask(self, claims: Claims) -> tuple[tuple[Clause, ...], Mapping[str, int] | None]:
         try:
             if self.form is RegoForm.CASEMATE:
-                return (_allow(self._evaluate(casemate_input(claims))),), None
+                return (_allow(self._evaluate(casemate_input(claims, init_data=self.init_data))),), None
             documents = trustee_inputs(claims, events=self.events, init_data=self.init_data)
             found = [self._evaluate(document) for document in documents]
         except CasemateError as exc:

@@ -23,9 +23,10 @@ _NOT_CONFIGURATION = frozenset(
 )
 
 
-def casemate_input(claims: Claims) -> dict[str, Any]:
-    """``{"claims": ...}``, the claims by the names they have everywhere else."""
-    return {"claims": _plain(claims.to_json())}
+def casemate_input(claims: Claims, *, init_data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """``{"claims": ...}``, the claims by the names they have everywhere else; ``init_data`` beside, when known."""
+    document: dict[str, Any] = {"claims": _plain(claims.to_json())}
+    return document if init_data is None else {**document, "init_data": _plain(dict(init_data))}
 
 
 def trustee_inputs(

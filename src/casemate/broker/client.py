@@ -134,6 +134,22 @@ class BrokerClient:
     def policies(self) -> list[dict[str, Any]]:
         return self._list("/v1/policies", "policies")
 
+    def policy(self, digest: str) -> dict[str, Any]:
+        """A policy by its digest: name, digest, created, yaml. Raises ``PolicyUnknownError``."""
+        return self._object("GET", f"/v1/policies/{quote(digest, safe='')}")
+
+    def set_floor(self, digest: str, owner: str | None = None) -> dict[str, Any]:
+        """Make a policy the floor of an owner's datasets, or of the whole broker (administrators)."""
+        return self._object("PUT", _floor_path(owner), {"digest": digest})
+
+    def clear_floor(self, owner: str | None = None) -> None:
+        """Take the floor of an owner, or of the broker, away (administrators)."""
+        self._object("DELETE", _floor_path(owner))
+
+    def floors(self) -> list[dict[str, Any]]:
+        """The floors that count for the owner (all, for an administrator): owner, name, digest, since."""
+        return self._list("/v1/floors", "floors")
+
     def add_grant(self, jws: str) -> str:
         """Bring a signed grant; its id."""
         return str(self._object("POST", "/v1/grants", {"jws": jws})["id"])
@@ -253,6 +269,10 @@ class BrokerClient:
         if not isinstance(value, list):
             raise BrokerAnswerError(f"{self.url}{path}: the answer has no list {member!r}")
         return value
+
+
+def _floor_path(owner: str | None) -> str:
+    return "/v1/floors/broker" if owner is None else f"/v1/floors/owners/{quote(owner, safe='')}"
 
 
 def _path(dataset: DatasetName) -> str:

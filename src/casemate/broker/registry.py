@@ -8,7 +8,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from casemate.attestation.policy import AppraisalPolicy
+from casemate.attestation.policies import Policy, parse_policy
+from casemate.attestation.rego_worker import shared_worker
 from casemate.broker.context import BrokerContext
 from casemate.broker.errors import (
     DatasetExistsError,
@@ -47,8 +48,10 @@ def read_grant(row: GrantRow, owner: OwnerRow) -> Grant:
     return _verified(row.jws, json.dumps(owner.jwk, sort_keys=True))
 
 
-read_policy = lru_cache(maxsize=256)(AppraisalPolicy.from_yaml)
-"""``AppraisalPolicy.from_yaml``, remembering what it read."""
+@lru_cache(maxsize=256)
+def read_policy(text: str) -> Policy:
+    """A stored policy. It was checked when it came in: whether its language can be evaluated here shows in its use."""
+    return parse_policy(text, shared_worker(), known_good=True)
 
 
 def open_key(context: BrokerContext, reader: Reader, dataset: DatasetRow, version: int | None) -> tuple[int, Secret]:
@@ -156,7 +159,7 @@ class Registry:
     def add_policy(self, principal: Principal, yaml: str) -> dict[str, Any]:
         """Take in an appraisal policy. It is known by its digest, so that it never changes under a grant."""
         context, now = self.context, self.context.clock()
-        policy = read_policy(yaml)
+        policy = parse_policy(yaml, shared_worker())
         view = {"name": policy.name, "digest": policy.digest}
         with (
             context.audit.recording("policy.create", **view, actor=str(principal)) as record,
@@ -171,6 +174,53 @@ class Registry:
         with self.context.repository.reading() as reader:
             rows = reader.policies()
         return [{"name": row.name, "digest": row.digest, "created": row.created.isoformat()} for row in rows]
+
+    def policy(self, digest: str) -> dict[str, Any]:
+        """One policy with its text; raises ``PolicyUnknownError``."""
+        with self.context.repository.reading() as reader:
+            row = reader.policy(digest)
+        if row is None:
+            raise PolicyUnknownError(f"no policy with digest {digest[:16]}…")
+        return {"name": row.name, "digest": row.digest, "created": row.created.isoformat(), "yaml": row.yaml}
+
+    # --- floors ---
+
+    def set_floor(self, principal: Principal, owner: str | None, digest: str | None) -> dict[str, Any]:
+        """Make a policy the floor of an owner, or of the broker (None); no digest takes it away. Administrators only.
+
+        From then on it has to hold beside the policy of any grant, those that exist included."""
+        context, now = self.context, self.context.clock()
+        kind, scope = ("floor.set" if digest else "floor.clear"), owner or "broker"
+        with (
+            context.audit.recording(kind, scope=scope, digest=digest, actor=str(principal)) as record,
+            context.repository.writing() as writer,
+        ):
+            principal.require_admin()
+            if owner is not None:
+                if writer.owner(owner) is None:
+                    raise OwnerUnknownError(f"no owner {owner}")
+                record.owners = (owner,)
+            policy = None if digest is None else writer.policy(digest)
+            if digest is not None and policy is None:
+                raise PolicyUnknownError(f"no policy with digest {digest[:16]}…")
+            writer.set_floor(owner, digest, now)
+            record.subject["name"] = None if policy is None else policy.name
+            context.audit.append(writer, record.entry("accepted"), now)
+        return {"owner": owner, "name": None if policy is None else policy.name, "digest": digest}
+
+    def floors(self, principal: Principal) -> list[dict[str, Any]]:
+        """The floors that count for an owner; all of them for an administrator."""
+        with self.context.repository.reading() as reader:
+            rows = reader.floors(None if principal.admin else principal.owner or "")
+        return [
+            {
+                "owner": row.owner,
+                "name": row.policy.name,
+                "digest": row.policy.digest,
+                "since": row.created.isoformat(),
+            }
+            for row in rows
+        ]
 
     # --- grants ---
 

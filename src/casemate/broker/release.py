@@ -13,8 +13,10 @@ from datetime import datetime
 from casemate.attestation.claims import Claims
 from casemate.attestation.clauses import Clause
 from casemate.attestation.errors import AppraisalRefusedError
-from casemate.attestation.policy import AppraisalPolicy, Outcome
+from casemate.attestation.policies import Policy
+from casemate.attestation.policy import Outcome
 from casemate.attestation.refusals import ClaimsCollateralExpiredError
+from casemate.attestation.rego import RegoPolicy
 from casemate.broker.errors import (
     GrantMissingError,
     GrantWorkloadError,
@@ -28,7 +30,7 @@ from casemate.broker.workloads import Workload
 from casemate.errors import CasemateError, RefusedError
 from casemate.model import Access, DatasetName, Role
 
-__all__ = ["Attested", "Decision", "GrantRecord", "decide"]
+__all__ = ["Attested", "Decision", "Floor", "GrantRecord", "decide"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class GrantRecord:
 
     grant: Grant
     use: GrantUse
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A policy that has to hold beside a grant's own; ``label`` says whose it is, in explanations."""
+
+    label: str
+    policy: Policy
 
 
 @dataclass(frozen=True)
@@ -90,16 +100,17 @@ def decide(
     attested: Attested,
     dataset: DatasetName,
     grants: Sequence[GrantRecord],
-    policies: Mapping[str, AppraisalPolicy],
+    policies: Mapping[str, Policy],
     *,
     now: datetime,
     access: Access | None = None,
     location: str | None = None,
+    floors: Sequence[Floor] = (),
 ) -> Decision:
     """Decide on one dataset. ``policies`` by digest; ``access`` and ``location`` narrow it to a generation record.
 
     1. The role opens datasets.            3. A grant of the dataset's owner holds in every clause.
-    2. The manifest has a zone for it.     4. The policy that grant names accepts the claims."""
+    2. The manifest has a zone for it.     4. The policy that grant names and the ``floors`` accept the claims."""
     lead = [_role(attested.role)]  # (1)
     if attested.workload is None or not attested.workload.has_manifest:  # (2)
         text = "the attestation carried no workload manifest"
@@ -131,7 +142,7 @@ def decide(
     for index, candidate in enumerate(judged):
         if candidate.failed and index:  # past the nearest, only grants that hold so far are worth appraising for
             continue
-        appraised = _appraise(candidate.record.grant, attested, policies, now)  # (4)
+        appraised = _appraise(candidate.record.grant, attested, policies, floors, now)  # (4)
         judged[index] = _Judged(candidate.record, (*candidate.clauses, *appraised))
         if not judged[index].failed:
             break  # the most preferred of those that hold
@@ -152,10 +163,14 @@ def decide(
         Outcome.UNDECIDED if first.undecided else Outcome.REFUSED,
         clauses,
         error=_error(first),
-        message=f"grant {best.record.grant.id}: {first.clause} expected {first.expected}, got {first.got}",
+        message=f"grant {best.record.grant.id}: {_named(first)} expected {first.expected}, got {first.got}",
         grant=best.record.grant,
         others=others[:16],
     )
+
+
+def _named(clause: Clause) -> str:
+    return f"{clause.clause} of policy {clause.policy}" if clause.policy else clause.clause
 
 
 def _preference(judged: _Judged) -> tuple[bool, int, bool, bool, float]:
@@ -209,10 +224,22 @@ def _zone(
 
 
 def _appraise(
-    grant: Grant, attested: Attested, policies: Mapping[str, AppraisalPolicy], now: datetime
+    grant: Grant, attested: Attested, policies: Mapping[str, Policy], floors: Sequence[Floor], now: datetime
 ) -> tuple[Clause, ...]:
+    """The clauses of the grant's policy and of every floor; with floors, each names its policy."""
     policy = policies.get(grant.policy_digest)
     if policy is None or policy.digest != grant.policy_digest:
         expected = f"policy {grant.policy_name} with digest {grant.policy_digest[:16]}…"
         return (Clause("policy", expected, "not known here", False, PolicyUnknownError.fix, PolicyUnknownError.code),)
+    own = _clauses(policy, attested, now)
+    if not floors:
+        return own
+    named = [(f"{policy.name} of the grant", own)]
+    named += [(f"{floor.policy.name}, {floor.label}", _clauses(floor.policy, attested, now)) for floor in floors]
+    return tuple(clause.of(name) for name, clauses in named for clause in clauses)
+
+
+def _clauses(policy: Policy, attested: Attested, now: datetime) -> tuple[Clause, ...]:
+    if isinstance(policy, RegoPolicy) and attested.workload is not None:
+        policy = policy.beside(init_data=attested.workload.init_data)
     return policy.appraise(attested.claims, now=now).clauses

@@ -17,7 +17,7 @@ from casemate.broker.grants import GrantUse
 from casemate.broker.identity import Principal
 from casemate.broker.keys import dataset_key_jwk
 from casemate.broker.registry import open_key, read_grant, read_policy
-from casemate.broker.release import Decision, GrantRecord, decide
+from casemate.broker.release import Decision, Floor, GrantRecord, decide
 from casemate.broker.sessions import Member
 from casemate.broker.storage.repository import DatasetRow, GenerationRow, Reader
 from casemate.broker.uses import count_releases, is_counted, opener_of
@@ -119,7 +119,13 @@ class Releases:
             if policy is not None:
                 policies[digest] = read_policy(policy.yaml)
         now = self.context.clock()
-        decision = decide(member.attested, name, records, policies, now=now, access=access, location=location)
+        floors = [
+            Floor("floor of the broker" if row.owner is None else f"floor of {row.owner}", read_policy(row.policy.yaml))
+            for row in reader.floors(name.owner)
+        ]
+        decision = decide(
+            member.attested, name, records, policies, now=now, access=access, location=location, floors=floors
+        )
         record.clauses = tuple(clause.to_json() for clause in decision.clauses)
         record.message = decision.message or None
         if decision.grant is not None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from casemate.broker.errors import WorkloadDigestError
@@ -41,6 +41,7 @@ class Workload:
     zones: tuple[Zone, ...] = ()
     plaintext_output: bool = False
     has_manifest: bool = True
+    init_data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # as policies may read it
 
     def access(self, dataset: DatasetName) -> Access | None:
         """All that the zones need that name a dataset, for all their files or for columns; None when none does."""
@@ -80,7 +81,7 @@ def parse_init_data(format_: str, body: str) -> Workload:
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise WorkloadDigestError("init-data: not a TOML document with algorithm and data") from exc
     if not isinstance(inner, str):
-        return Workload(hashlib.sha384(raw).hexdigest(), bound, has_manifest=False)
+        return Workload(hashlib.sha384(raw).hexdigest(), bound, has_manifest=False, init_data=document["data"])
     return _from_manifest(inner.encode(), bound=bound)
 
 
@@ -97,6 +98,7 @@ def _from_manifest(raw: bytes, *, bound: str) -> Workload:
             bound=bound,
             zones=tuple(_zone(item) for item in zones),
             plaintext_output=manifest.get("plaintext_output", "deny") != "deny",
+            init_data=manifest,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as exc:
         raise WorkloadDigestError(f"init-data: not a workload manifest as RFC 8785 JSON: {exc}") from exc

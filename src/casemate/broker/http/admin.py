@@ -44,6 +44,10 @@ class PolicyBody(_Body):
     yaml: Annotated[str, Field(max_length=256 * 1024)]
 
 
+class FloorBody(_Body):
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class GrantBody(_Body):
     jws: Annotated[str, Field(max_length=256 * 1024)]
 
@@ -122,6 +126,40 @@ def add_policy(body: PolicyBody, broker: CurrentBroker, principal: CurrentPrinci
 @router.get("/policies", tags=["registry"])
 def policies(broker: CurrentBroker, principal: CurrentPrincipal) -> dict[str, Any]:
     return {"policies": broker.registry.policies()}
+
+
+@router.get("/policies/{digest}", tags=["registry"])
+def policy(digest: str, broker: CurrentBroker, principal: CurrentPrincipal) -> dict[str, Any]:
+    """One policy with its text."""
+    return broker.registry.policy(digest)
+
+
+@router.get("/floors", tags=["registry"])
+def floors(broker: CurrentBroker, principal: CurrentPrincipal) -> dict[str, Any]:
+    """Policies that have to hold beside those of grants; an owner sees the broker's and their own."""
+    return {"floors": broker.registry.floors(principal)}
+
+
+@router.put("/floors/broker", tags=["registry"])
+def set_broker_floor(body: FloorBody, broker: CurrentBroker, principal: CurrentPrincipal) -> dict[str, Any]:
+    """The policy that has to hold for every release of this broker. Administrators only."""
+    return broker.registry.set_floor(principal, None, body.digest)
+
+
+@router.delete("/floors/broker", tags=["registry"])
+def clear_broker_floor(broker: CurrentBroker, principal: CurrentPrincipal) -> dict[str, Any]:
+    return broker.registry.set_floor(principal, None, None)
+
+
+@router.put("/floors/owners/{owner}", tags=["registry"])
+def set_owner_floor(owner: str, body: FloorBody, broker: CurrentBroker, principal: CurrentPrincipal) -> dict[str, Any]:
+    """The policy that has to hold for every release of one owner's datasets. Administrators only."""
+    return broker.registry.set_floor(principal, owner, body.digest)
+
+
+@router.delete("/floors/owners/{owner}", tags=["registry"])
+def clear_owner_floor(owner: str, broker: CurrentBroker, principal: CurrentPrincipal) -> dict[str, Any]:
+    return broker.registry.set_floor(principal, owner, None)
 
 
 @router.post("/grants", status_code=201, tags=["registry"])

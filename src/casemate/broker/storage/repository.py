@@ -19,6 +19,7 @@ __all__ = [
     "CheckpointRow",
     "DatasetRow",
     "EntryRow",
+    "FloorRow",
     "GenerationRow",
     "GrantRow",
     "JobRow",
@@ -54,6 +55,15 @@ class PolicyRow:
     digest: str
     name: str
     yaml: str
+    created: datetime
+
+
+@dataclass(frozen=True)
+class FloorRow:
+    """A policy that has to hold beside those of grants; ``owner`` None: for every owner."""
+
+    owner: str | None
+    policy: PolicyRow
     created: datetime
 
 
@@ -145,6 +155,10 @@ class Reader(Protocol):
     def wrapped_key(self, dataset: str, version: int) -> bytes | None: ...
     def policy(self, digest: str) -> PolicyRow | None: ...
     def policies(self) -> list[PolicyRow]: ...
+    def floors(self, owner: str | None = None) -> list[FloorRow]:
+        """Every floor, the broker's first; with ``owner`` those that count for the datasets of one."""
+        ...
+
     def grant(self, grant_id: str) -> GrantRow | None: ...
     def grants(self, owner: str | None = None) -> list[GrantRow]: ...
     def grants_for(self, dataset: str, now: datetime) -> list[GrantRow]:
@@ -175,6 +189,10 @@ class Writer(Reader, Protocol):
     def add_dataset(self, name: str, owner: str, now: datetime) -> bool: ...
     def add_key(self, dataset: str, version: int, wrapped: bytes, now: datetime) -> bool: ...
     def add_policy(self, policy: PolicyRow) -> bool: ...
+    def set_floor(self, owner: str | None, digest: str | None, now: datetime) -> None:
+        """Put a known policy in place of the floor of ``owner`` (None: the broker's); None takes it away."""
+        ...
+
     def add_grant(self, grant: GrantRow, datasets: Sequence[str]) -> bool: ...
     def revoke_grant(self, grant_id: str, now: datetime) -> bool: ...
     def add_use(self, grant_id: str, job: str, opener: str, now: datetime) -> bool: ...

@@ -34,6 +34,7 @@ __all__ = [
     "metadata",
     "owners",
     "policies",
+    "policy_floors",
     "proofs",
     "sessions",
     "workloads",
@@ -104,6 +105,14 @@ policies = Table(
     Column("digest", String(128), primary_key=True),
     Column("name", String(63), nullable=False),
     Column("yaml", Text, nullable=False),
+    Column("created", Moment, nullable=False),
+)
+
+policy_floors = Table(
+    "policy_floors",
+    metadata,
+    Column("scope", String(63), primary_key=True),  # an owner's name, or * for the broker
+    Column("policy", ForeignKey("policies.digest"), nullable=False),
     Column("created", Moment, nullable=False),
 )
 

@@ -23,6 +23,7 @@ from casemate.broker.storage.repository import (
     CheckpointRow,
     DatasetRow,
     EntryRow,
+    FloorRow,
     GenerationRow,
     GrantRow,
     JobRow,
@@ -50,6 +51,13 @@ _WRAPPED_KEY = select(t.dataset_keys.c.wrapped).where(
     t.dataset_keys.c.dataset == bindparam("dataset"), t.dataset_keys.c.version == bindparam("version")
 )
 _POLICY = select(t.policies).where(t.policies.c.digest == bindparam("digest"))
+_EVERYBODY = "*"  # no owner has this name
+_FLOORS = (
+    select(t.policy_floors.c.scope, t.policy_floors.c.created.label("since"), t.policies)
+    .join(t.policies, t.policies.c.digest == t.policy_floors.c.policy)
+    .order_by(t.policy_floors.c.scope)
+)
+_FLOORS_FOR = _FLOORS.where(t.policy_floors.c.scope.in_([_EVERYBODY, bindparam("owner")]))
 _GRANTS_FOR = (
     select(t.grants)
     .join(t.grant_datasets, t.grant_datasets.c.grant_id == t.grants.c.id)
@@ -212,6 +220,23 @@ class SqlTransaction:
         return self._insert(
             t.policies, digest=policy.digest, name=policy.name, yaml=policy.yaml, created=policy.created
         )
+
+    def floors(self, owner: str | None = None) -> list[FloorRow]:
+        rows = self._connection.execute(*((_FLOORS,) if owner is None else (_FLOORS_FOR, {"owner": owner}))).all()
+        return [
+            FloorRow(
+                None if row.scope == _EVERYBODY else row.scope,
+                PolicyRow(row.digest, row.name, row.yaml, row.created),
+                row.since,
+            )
+            for row in rows
+        ]
+
+    def set_floor(self, owner: str | None, digest: str | None, now: datetime) -> None:
+        scope = _EVERYBODY if owner is None else owner
+        self._connection.execute(t.policy_floors.delete().where(t.policy_floors.c.scope == scope))
+        if digest is not None:
+            self._insert(t.policy_floors, scope=scope, policy=digest, created=now)
 
     def _grants(self, statement: Any, **parameters: Any) -> list[GrantRow]:
         rows = self._connection.execute(statement, parameters).all()
