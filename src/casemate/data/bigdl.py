@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
+from casemate.crypto.cbc import BLOCK_SIZE, CbcDecrypter, strip_padding
+from casemate.crypto.errors import DecryptionError
 from casemate.crypto.secret import Secret
 from casemate.data.errors import BigDLKeyError, BigDLMalformedError, BigDLTamperedError
 
@@ -26,7 +26,7 @@ __all__ = ["SUFFIX", "BigDLHeader", "BigDLReader", "data_key", "open_bigdl", "re
 
 SUFFIX = ".cbc"
 HEADER_SIZE = 400  # bytes
-_IV_SIZE, _BLOCK, _MAC_SIZE, _KEY_TEXT = 16, 16, 32, 32  # bytes
+_IV_SIZE, _MAC_SIZE, _KEY_TEXT = 16, 32, 32  # bytes
 _CHUNK = 2**20  # bytes of ciphertext decrypted at a time
 _DIGITS = 16  # of the simple KMS's keys
 _MAX_META = 65536  # bytes
@@ -106,12 +106,12 @@ class BigDLReader(io.RawIOBase):
     ) -> None:
         tail = _MAC_SIZE if authenticated else 0
         self._left = stored_size - header.size - tail
-        if self._left < _BLOCK or self._left % _BLOCK:
+        if self._left < BLOCK_SIZE or self._left % BLOCK_SIZE:
             raise BigDLMalformedError(f"{name}: {self._left} bytes of ciphertext are no whole number of blocks")
         text = key.require_size(_KEY_TEXT).reveal()
         self._raw, self._name = raw, name
-        self._cbc = Cipher(algorithms.AES(text[_BLOCK:]), modes.CBC(header.iv)).decryptor()
-        self._mac = hmac.new(text[:_BLOCK], digestmod="sha256") if authenticated else None
+        self._cbc = CbcDecrypter(text[BLOCK_SIZE:], header.iv)
+        self._mac = hmac.new(text[:BLOCK_SIZE], digestmod="sha256") if authenticated else None
         self._ready = memoryview(b"")
         self._raw.seek(header.size)
 
@@ -140,13 +140,12 @@ class BigDLReader(io.RawIOBase):
         plain = self._cbc.update(chunk)
         if self._left:
             return plain
-        plain += self._cbc.finalize()
         if self._mac is not None and not hmac.compare_digest(self._mac.digest(), self._exactly(_MAC_SIZE)):
             raise BigDLTamperedError(f"{self._name}: the ciphertext does not fit its HMAC: changed, or another key")
-        filling = plain[-1]
-        if not 1 <= filling <= _BLOCK or plain[-filling:] != bytes([filling]) * filling:
-            raise BigDLTamperedError(f"{self._name}: the padding is broken: changed, or another key")
-        return plain[:-filling]
+        try:
+            return strip_padding(plain)
+        except DecryptionError:
+            raise BigDLTamperedError(f"{self._name}: the padding is broken: changed, or another key") from None
 
     def _exactly(self, size: int) -> bytes:
         data = b""
@@ -194,11 +193,11 @@ def _fitting(
 ) -> Secret:
     """The key that the file was written with; where none fits, the first, so that reading says what is wrong."""
     end = stored_size - (_MAC_SIZE if authenticated else 0)
-    if len(keys) == 1 or end - header.size < _BLOCK or (end - header.size) % _BLOCK:
+    if len(keys) == 1 or end - header.size < BLOCK_SIZE or (end - header.size) % BLOCK_SIZE:
         return keys[0]
-    raw.seek(max(header.size, end - 2 * _BLOCK))
-    last = raw.read(min(2 * _BLOCK, end - header.size))
-    iv, block = (last[:_BLOCK], last[_BLOCK:]) if len(last) == 2 * _BLOCK else (header.iv, last)
+    raw.seek(max(header.size, end - 2 * BLOCK_SIZE))
+    last = raw.read(min(2 * BLOCK_SIZE, end - header.size))
+    iv, block = (last[:BLOCK_SIZE], last[BLOCK_SIZE:]) if len(last) == 2 * BLOCK_SIZE else (header.iv, last)
     fitting = [key for key in keys if _is_padded(key, iv, block)]
     if len(fitting) > 1 and authenticated:  # one time in 256 a wrong key's padding looks sound
         fitting = [key for key in fitting if _is_authentic(raw, header, end, key)] or fitting
@@ -206,12 +205,15 @@ def _fitting(
 
 
 def _is_padded(key: Secret, iv: bytes, block: bytes) -> bool:
-    plain = Cipher(algorithms.AES(key.reveal()[_BLOCK:]), modes.CBC(iv)).decryptor().update(block)
-    return 1 <= plain[-1] <= _BLOCK and plain.endswith(bytes([plain[-1]]) * plain[-1])
+    try:
+        strip_padding(CbcDecrypter(key.reveal()[BLOCK_SIZE:], iv).update(block))
+    except DecryptionError:
+        return False
+    return True
 
 
 def _is_authentic(raw: BinaryIO, header: BigDLHeader, end: int, key: Secret) -> bool:
-    mac = hmac.new(key.reveal()[:_BLOCK], digestmod="sha256")
+    mac = hmac.new(key.reveal()[:BLOCK_SIZE], digestmod="sha256")
     raw.seek(header.size)
     left = end - header.size
     while left and (part := raw.read(min(_CHUNK, left))):
