@@ -48,6 +48,9 @@ class Job:
     files: tuple[Path, ...] = ()
     environment: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    mount: bool = False
+    stage: bool = False
+    page_cache: bool = False
 
 
 def parse_pairs(items: Sequence[str], what: str, example: str) -> dict[str, str]:
@@ -134,14 +137,24 @@ def manifest_of(job: Job, settings: Settings) -> tuple[WorkloadManifest, dict[st
 def _command(job: Job) -> tuple[str, ...] | None:
     if job.engine is Engine.SPARK and job.launcher is Launcher.PYTHON:
         return ("python", PROGRAM, ARGUMENTS)
+    if job.engine is Engine.PLAIN and job.program.suffix != ".py":
+        return (PROGRAM, ARGUMENTS)  # a binary, or a script that names its interpreter
     return None  # the engine's own
 
 
 def _engine_settings(job: Job) -> dict[str, Any]:
+    if job.mount and job.stage:
+        raise UsageError("--mount and --stage: give one of them")
+    if job.page_cache and not job.mount:
+        raise UsageError("--page-cache is for --mount")
     if job.engine is not Engine.SPARK:
         if job.conf:
             raise UsageError("--conf is for Spark; this job's engine is plain")
-        return {}
+        if job.mount:
+            return {"files": "mount", **({"page_cache": True} if job.page_cache else {})}
+        return {"files": "stage"} if job.stage else {}
+    if job.mount or job.stage:
+        raise UsageError("--mount and --stage are for --engine plain; Spark reads and writes its zones itself")
     conf = parse_pairs(job.conf, "--conf", "spark.sql.shuffle.partitions=8")
     return {"master": job.master, "workers": job.workers, "conf": conf}
 

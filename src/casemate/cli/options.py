@@ -18,8 +18,11 @@ __all__ = [
     "FilesOption",
     "LauncherOption",
     "MasterOption",
+    "MountOption",
+    "PageCacheOption",
     "Program",
     "ReadOption",
+    "StageOption",
     "WorkersOption",
     "WriteOption",
 ]
@@ -57,4 +60,13 @@ FilesOption = Annotated[
 ]
 EnvOption = Annotated[
     list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="An environment variable. Repeatable.")
+]
+MountOption = Annotated[
+    bool, typer.Option("--mount", help="Zones are plain files to the program: a FUSE mount inside the TEE.")
+]
+StageOption = Annotated[
+    bool, typer.Option("--stage", help="Zones are plain files to the program: copies in the TEE's private memory.")
+]
+PageCacheOption = Annotated[
+    bool, typer.Option("--page-cache", help="With --mount: let the kernel inside the TEE keep what was read.")
 ]

@@ -28,8 +28,11 @@ from casemate.cli.options import (
     FilesOption,
     LauncherOption,
     MasterOption,
+    MountOption,
+    PageCacheOption,
     Program,
     ReadOption,
+    StageOption,
     WorkersOption,
     WriteOption,
 )
@@ -53,6 +56,7 @@ app = subcommand()
         "casemate submit job.py vault/patients vault/report \\",
         "    --read hospital/patients=vault/patients --write hospital/report=vault/report",
         "casemate submit --engine plain --read a/b=vault/b tool.py -- --depth 3",
+        "casemate submit --engine plain --mount --read a/b=vault/b count.sh vault/b",
         "casemate submit --no-grant --master standalone --workers 2 --read a/b=vault/b job.py vault/b",
         exits={0: "the program ended well", 1: "refused, or the program or something here failed"},
     )
@@ -70,6 +74,9 @@ def submit(
     conf: ConfOption = None,
     files: FilesOption = None,
     env: EnvOption = None,
+    mount: MountOption = False,
+    stage: StageOption = False,
+    page_cache: PageCacheOption = False,
     policy: Annotated[
         Path | None,
         typer.Option("--policy", metavar="FILE", help="Appraisal policy of the grants [default: local-simulated]."),
@@ -99,6 +106,9 @@ def submit(
         tuple(files or ()),
         tuple(env or ()),
         tuple(columns or ()),
+        mount,
+        stage,
+        page_cache,
     )
     duration = parse_duration(grant_for)
     if engine is Engine.SPARK and java_command() is None:

@@ -13,8 +13,11 @@ from casemate.cli.options import (
     FilesOption,
     LauncherOption,
     MasterOption,
+    MountOption,
+    PageCacheOption,
     Program,
     ReadOption,
+    StageOption,
     WorkersOption,
     WriteOption,
 )
@@ -50,6 +53,9 @@ def show(
     conf: ConfOption = None,
     files: FilesOption = None,
     env: EnvOption = None,
+    mount: MountOption = False,
+    stage: StageOption = False,
+    page_cache: PageCacheOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Print the workload manifest that `casemate submit` with the same options would make, and its digest.
@@ -68,6 +74,9 @@ def show(
         tuple(files or ()),
         tuple(env or ()),
         tuple(columns or ()),
+        mount,
+        stage,
+        page_cache,
     )
     manifest, _ = manifest_of(job, Settings.load())
     Output(format).data({"digest": manifest.digest(), "manifest": manifest.to_json()}, lambda: describe(manifest))

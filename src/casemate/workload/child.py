@@ -16,7 +16,7 @@ from types import FrameType
 from casemate.errors import FailedError
 from casemate.workload.profile import Launch
 
-__all__ = ["GRACE", "Child", "descendants", "die_with_parent"]
+__all__ = ["GRACE", "Child", "descendants", "die_with_parent", "keep_descendants"]
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG = 1
@@ -33,11 +33,16 @@ def die_with_parent(signum: int = signal.SIGKILL) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
 
 
+def keep_descendants() -> None:
+    """Become the parent of every descendant whose own parent ends, so that none gets away (prctl(2))."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 class Child:
     """One running program. Start it from the main thread: the kernel ties its life to the thread that started it."""
 
     def __init__(self, launch: Launch, on_announcement: OnAnnouncement) -> None:
-        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # descendants that detach stay ours to stop
+        keep_descendants()
         self.stopped_by: int | None = None
         self._launch, self._on_announcement = launch, on_announcement
         try:

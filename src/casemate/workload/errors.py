@@ -11,10 +11,12 @@ __all__ = [
     "KeyBrokerUnreachableError",
     "ManifestMalformedError",
     "MemberLostError",
+    "MountUnavailableError",
     "ProgramChangedError",
     "ProgramFailedError",
     "RunEnvironmentError",
     "RuntimeMismatchError",
+    "StageTooSmallError",
     "WrongBrokerError",
     "broker_error",
 ]
@@ -97,6 +99,20 @@ class KeyBrokerRefusedError(RefusedError):
 
     code = "key-broker-refused"
     fix = "Read the broker's words in the message; its operator's log has the details."
+
+
+class MountUnavailableError(FailedError):
+    """The zones cannot be mounted here: no /dev/fuse, no libfuse, or no right to make a mount namespace."""
+
+    code = "mount-unavailable"
+    fix = "Install fuse3 and `casemate[fuse]` and allow /dev/fuse inside the TEE, or submit with --stage instead."
+
+
+class StageTooSmallError(FailedError):
+    """The TEE's private memory does not hold the plaintext of the zones that the job wants as files."""
+
+    code = "stage-too-small"
+    fix = "Give the TEE more memory, read fewer files, or submit with --mount, which keeps nothing in memory."
 
 
 def broker_error(code: str, status: int, detail: str, refusal_id: str | None) -> CasemateError:
