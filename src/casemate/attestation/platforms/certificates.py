@@ -155,8 +155,11 @@ def build_path(
     *,
     now: datetime,
     crls: Iterable[x509.CertificateRevocationList] = (),
+    leaf_signs: bool = True,
 ) -> CertificatePath:
     """The path from ``leaf`` to one of ``roots``, every link checked at ``now``; raises ``PathError``.
+
+    ``leaf_signs``: the leaf's key signs; otherwise it decrypts, as a TPM's endorsement key does.
 
     ``pool`` is untrusted. Its certificates are tried by issuer name; a wrong one with the right name costs one
     signature check and is passed over."""
@@ -166,7 +169,7 @@ def build_path(
             raise PathError(Flaw.UNTRUSTED_ROOT, f"certificate path: longer than {MAX_PATH_LENGTH}")
         path.append(_issuer_of(path[-1], [*roots.certificates, *pool[:MAX_CERTIFICATES]]))
     for depth, certificate in enumerate(path):
-        _check_certificate(certificate, depth, now)
+        _check_certificate(certificate, depth, now, leaf_signs)
     expires, checked = _check_revocation(path, tuple(crls), now)
     return CertificatePath(tuple(path), min(expires, *(c.not_valid_after_utc for c in path)), checked)
 
@@ -196,7 +199,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _check_certificate(certificate: x509.Certificate, depth: int, now: datetime) -> None:
+def _check_certificate(certificate: x509.Certificate, depth: int, now: datetime, leaf_signs: bool) -> None:
     name = name_of(certificate)
     if now < certificate.not_valid_before_utc:
         raise PathError(Flaw.NOT_YET_VALID, f"certificate {name}: valid from {certificate.not_valid_before_utc}")
@@ -209,8 +212,9 @@ def _check_certificate(certificate: x509.Certificate, depth: int, now: datetime)
         raise PathError(Flaw.SIGNATURE, f"certificate {name}: a weak key or signature hash")
     usage = _extension(certificate, x509.KeyUsage)
     if depth == 0:
-        if usage is not None and not usage.digital_signature:
-            raise PathError(Flaw.USAGE, f"certificate {name}: its key may not sign (key usage)")
+        if usage is not None and not (usage.digital_signature if leaf_signs else usage.key_encipherment):
+            verb = "sign" if leaf_signs else "encrypt keys"
+            raise PathError(Flaw.USAGE, f"certificate {name}: its key may not {verb} (key usage)")
         return
     constraints = _extension(certificate, x509.BasicConstraints)
     if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):

@@ -50,10 +50,10 @@ def _store(directory: Path, pki: SimulatedPki) -> None:
     for name in _AUTHORITIES:
         authority: Authority = getattr(pki, name)
         key = authority.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(private / f"{name}.pem", key + authority.pem.encode())
-    _write(directory / ROOT_FILE, pki.root.der, mode=0o644)
+        write_whole(private / f"{name}.pem", key + authority.pem.encode())
+    write_whole(directory / ROOT_FILE, pki.root.der, mode=0o644, durable=False)
     platform = {"ppid": pki.platform.ppid.hex(), "piid": pki.platform.piid.hex()}
-    _write(private / "platform.json", json.dumps(platform).encode())
+    write_whole(private / "platform.json", json.dumps(platform).encode())
 
 
 def _load(private: Path) -> SimulatedPki:
@@ -73,7 +73,7 @@ def _renew(directory: Path, pki: SimulatedPki, now: datetime) -> None:
     for tee, name in COLLATERAL_FILES.items():
         path = directory / name
         if not _is_good(path, now):
-            _write(path, json.dumps(pki.collateral(tee, now), indent=1).encode(), mode=0o644)
+            write_whole(path, json.dumps(pki.collateral(tee, now), indent=1).encode(), mode=0o644, durable=False)
 
 
 def _is_good(path: Path, now: datetime) -> bool:
@@ -83,12 +83,3 @@ def _is_good(path: Path, now: datetime) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return issued <= now and expires - now > _RENEW_BEFORE
-
-
-def _write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-    temporary.replace(path)

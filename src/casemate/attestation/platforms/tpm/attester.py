@@ -111,7 +111,11 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
     def ek_certificate(self) -> bytes:
         """The maker's certificate for the endorsement key, DER; raises ``TpmEkCertificateMissingError``."""
         with self._typed(TpmEkCertificateMissingError):
-            return bytes(self._utils.NVReadEK(self._esapi)(_EK_CERTIFICATE))
+            try:
+                raw = bytes(self._utils.NVReadEK(self._esapi)(_EK_CERTIFICATE))
+            except self._utils.NoSuchIndex as exc:
+                raise TpmEkCertificateMissingError(f"TPM {self._name}: no NV index {_EK_CERTIFICATE:#x}") from exc
+        return raw[: 4 + int.from_bytes(raw[2:4], "big")] if raw[:2] == b"\x30\x82" else raw  # some pad the index
 
     def bind_workload(self, digest: bytes) -> None:
         """Make PCR 8 say that the workload with this digest was launched: extend it if it is zero, else check it.
