@@ -6,7 +6,7 @@ the token names the attested key (``cnf``, RFC 7800), so that a stolen token alo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -66,6 +66,7 @@ class AttestationResult:
     policy_name: str
     policy_digest: str
     raw: Mapping[str, Any]
+    accepted: bool = True  # the verifier's policy accepted the evidence; a vector of `warning` alone does not tell
 
     @property
     def key_thumbprint(self) -> str:
@@ -78,7 +79,7 @@ def issue(
     *,
     token_id: str,
     issuer: str,
-    audience: str,
+    audience: str | Sequence[str],
     claims: Claims,
     appraisal: Appraisal,
     tee_pubkey: Jwk,
@@ -91,6 +92,8 @@ def issue(
     lifetime: timedelta = TOKEN_LIFETIME,
 ) -> str:
     """A signed token over one appraisal; ``workload`` is the digest of the manifest that was checked with the claims.
+
+    A relying party takes the token when its own name is among ``audience``.
 
     The caller decides whether to issue at all; a refused appraisal gives a token whose status says so."""
     issued = int(now.timestamp())
@@ -105,7 +108,7 @@ def issue(
     payload: dict[str, Any] = {
         "jti": token_id,
         "iss": issuer,
-        "aud": audience,
+        "aud": audience if isinstance(audience, str) else audience[0] if len(audience) == 1 else list(audience),
         "iat": issued,
         "nbf": issued,
         "exp": issued + int(lifetime.total_seconds()),
@@ -120,7 +123,13 @@ def issue(
                 "ear.veraison.annotated-evidence": annotated,
             }
         },
-        "casemate": {"job": job, "role": role, "workload": workload, "simulated": claims.simulated},
+        "casemate": {
+            "job": job,
+            "role": role,
+            "workload": workload,
+            "simulated": claims.simulated,
+            "accepted": appraisal.outcome is Outcome.ACCEPTED,
+        },
     }
     return signer.sign(payload, typ=_TYP, header={"jwk": signer.public})
 
@@ -205,6 +214,7 @@ def _result(payload: dict[str, Any], audience: str, issued: datetime, expires: d
         policy_name=name,
         policy_digest=digest,
         raw=payload,
+        accepted=own.get("accepted", module["ear.status"] in (AFFIRMING, WARNING)) is True,
     )
 
 

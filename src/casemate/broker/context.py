@@ -9,7 +9,7 @@ from typing import Protocol
 
 from casemate.attestation.claims import Claims
 from casemate.attestation.evidence import Evidence
-from casemate.attestation.policy import AppraisalPolicy
+from casemate.attestation.policies import Policy
 from casemate.attestation.token import TOKEN_LIFETIME
 from casemate.broker.auditing import AuditLog
 from casemate.broker.rootkey import RootKeyStore
@@ -27,13 +27,16 @@ class EvidenceVerifier(Protocol):
 
 @dataclass(frozen=True)
 class BrokerConfig:
-    """``issuer`` is the broker's URL, named in tokens; ``hosts`` are the ``host:port`` it answers for."""
+    """``issuer`` is the broker's URL, named in tokens; ``hosts`` are the ``host:port`` it answers for.
+
+    ``audiences`` are the relying parties that its tokens are for, besides the broker itself."""
 
     issuer: str
     hosts: frozenset[str]
     broker_id: str
     challenge_lifetime: timedelta = timedelta(minutes=5)
     token_lifetime: timedelta = TOKEN_LIFETIME
+    audiences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,5 +47,5 @@ class BrokerContext:
     token_key: KeyPair
     audit: AuditLog
     trust: EvidenceVerifier
-    default_policy: AppraisalPolicy
+    default_policy: Policy
     clock: Callable[[], datetime]

@@ -72,6 +72,8 @@ def serve(
     database_url: str | None = None,
     trust: Path | None = None,
     collateral: Sequence[Path] = (),
+    issuer: str | None = None,
+    audiences: Sequence[str] = (),
 ) -> None:
     """Run until a signal asks to stop. ``port`` 0 takes a free one. Raises a typed error when it cannot start."""
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
@@ -85,6 +87,8 @@ def serve(
             database_url=database_url,
             trust=trust,
             collateral=collateral,
+            issuer=issuer,
+            audiences=audiences,
         )
         context = server_context(state.authority(broker.context.root_keys), names, now=datetime.now(UTC))
         config = uvicorn.Config(
@@ -130,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         help="directory that `casemate collateral` keeps, besides `collateral` among the trust anchors",
     )
+    parser.add_argument("--issuer", help="what tokens name as their issuer (default: https:// and the first name)")
+    parser.add_argument("--audience", action="append", default=[], help="relying party that tokens are for, too")
     arguments = parser.parse_args(argv)
     os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -145,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             database_url=arguments.database_url,
             trust=arguments.trust,
             collateral=arguments.collateral,
+            issuer=arguments.issuer,
+            audiences=arguments.audience,
         )
     except CasemateError as exc:
         print(f"failed: {exc.code}: {exc.message}", file=sys.stderr)

@@ -221,7 +221,7 @@ class Sessions:
             context.token_key,
             token_id=token_id,
             issuer=context.config.issuer,
-            audience=context.config.issuer,
+            audience=[context.config.issuer, *context.config.audiences],
             claims=claims,
             appraisal=appraisal,
             tee_pubkey=key,
@@ -308,7 +308,8 @@ class Sessions:
         module = result.raw["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
         signers = frozenset(module["init_data_claims"].get("signers", ()))
         attested = Attested(result.job or "", Role(result.role or ""), result.claims, workload, signers)
-        return Member(attested, result.tee_pubkey, result.key_thumbprint, result.id, result.status)
+        status = result.status if result.accepted else "contraindicated"
+        return Member(attested, result.tee_pubkey, result.key_thumbprint, result.id, status)
 
 
 def _evidence(tee: str, request: AttestRequest) -> Evidence:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from casemate.attestation.policy import AppraisalPolicy
+from casemate.attestation.policies import parse_policy
+from casemate.attestation.rego_worker import shared_worker
 from casemate.broker.auditing import AuditLog
 from casemate.broker.context import BrokerConfig, BrokerContext
 from casemate.broker.errors import RootKeyMissingError, StateInUseError
@@ -34,11 +36,12 @@ from casemate.broker.storage.migrate import upgrade
 from casemate.broker.storage.sql import SqlRepository, open_engine
 from casemate.broker.trust import DirectoryTrust
 from casemate.crypto.secret import Secret
-from casemate.errors import FailedError
+from casemate.errors import FailedError, UsageError
 
 __all__ = ["CA_CONTEXT", "StateDirectory", "host_names", "open_broker", "read_passphrase"]
 
 CA_CONTEXT = b"casemate:tls-ca:v1"
+_PARTY = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,500}")
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
@@ -118,6 +121,13 @@ def read_passphrase(path: Path) -> Secret:
         raise RootKeyMissingError(f"{path}: cannot read the passphrase: {exc.strerror}") from exc
 
 
+def _party(name: str) -> str:
+    """An issuer or audience of tokens: compared byte by byte, so nothing that two people would write in two ways."""
+    if not _PARTY.fullmatch(name) or name.endswith("/"):
+        raise UsageError(f"issuer or audience {name[:80]!r}: need a URI such as https://service.example, no slash last")
+    return name
+
+
 def host_names(names: Iterable[str], port: int) -> frozenset[str]:
     """The values of a Host header that mean this broker; a name may bring a port of its own (behind a proxy)."""
     hosts = set()
@@ -140,11 +150,14 @@ def open_broker(
     database_url: str | None = None,
     trust: Path | None = None,
     collateral: Sequence[Path] = (),
+    issuer: str | None = None,
+    audiences: Sequence[str] = (),
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Broker:
     """Open everything, bring the schema up to date, and verify the audit log. Raises a typed error for what is wrong.
 
     ``trust`` is the directory of anchors (default: in the state), ``collateral`` further directories of collateral.
+    ``issuer`` (default: its first name) and ``audiences`` are what its tokens say about themselves.
 
     ``AuditInconsistentError``: the broker does not start on a log that was tampered with."""
     names = list(names)
@@ -152,7 +165,7 @@ def open_broker(
         root_keys = state.open_root_key(passphrase)
         token_key = unwrap_key_pair(root_keys, state.token_key.read_bytes(), "token")
         audit_key = unwrap_key_pair(root_keys, state.audit_key.read_bytes(), "audit")
-        policy = AppraisalPolicy.from_yaml(state.default_policy.read_text(encoding="utf-8"))
+        policy = parse_policy(state.default_policy.read_text(encoding="utf-8"), shared_worker())
         certificate = x509.load_pem_x509_certificate(state.ca.read_bytes())
     except OSError as exc:
         raise FailedError(f"{exc.filename}: {exc.strerror}; was the broker set up here?") from exc
@@ -162,10 +175,12 @@ def open_broker(
     audit = AuditLog(repository, audit_key, clock)
     audit.check()
     first = names[0] if names else "127.0.0.1"
+    own = f"https://{first}" if ":" in first else f"https://{first}:{port}"
     config = BrokerConfig(
-        issuer=f"https://{first}" if ":" in first else f"https://{first}:{port}",
+        issuer=own if issuer is None else _party(issuer),
         hosts=host_names(names, port),
         broker_id=hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+        audiences=tuple(dict.fromkeys(map(_party, audiences))),
     )
     anchors = DirectoryTrust(trust or state.trust, collateral)
     return Broker(BrokerContext(config, repository, root_keys, token_key, audit, anchors, policy, clock))

@@ -401,3 +401,20 @@ def test_the_client_needs_neither_web_framework_nor_database_library() -> None:
     probe = "import sys, casemate.broker.client; print(sorted({'fastapi','sqlalchemy','alembic'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_floors_travel_through_the_client(broker: RunningBroker, admin: BrokerClient, owner: BrokerClient) -> None:
+    digest = str(admin.add_policy(POLICY)["digest"])
+    assert admin.policy(digest)["yaml"] == POLICY
+    with pytest.raises(NotAuthorisedError):
+        owner.set_floor(digest)
+    with pytest.raises(OwnerUnknownError):
+        admin.set_floor(digest, "nobody")
+    with pytest.raises(PolicyUnknownError):
+        admin.set_floor("00" * 32)
+    admin.set_floor(digest)
+    admin.set_floor(digest, "hospital")
+    assert [(row["owner"], row["digest"]) for row in owner.floors()] == [(None, digest), ("hospital", digest)]
+    admin.clear_floor()
+    admin.clear_floor("hospital")
+    assert owner.floors() == []

@@ -33,6 +33,8 @@ class Demands:
         simulated = result.claims.simulated
         if simulated and not self.allow_simulated:
             raise TokenSimulatedError("token: expected a real TEE, got a SIMULATED one")
+        if not result.accepted:
+            raise TokenStatusNotAcceptedError(f"token: the policy {result.policy_name} of its issuer refused the TEE")
         statuses = self.statuses | ({"warning"} if simulated else frozenset())
         if result.status not in statuses:
             raise TokenStatusNotAcceptedError(f"token: status expected {_either(statuses)}, got {result.status}")
