@@ -45,7 +45,8 @@ public final class ParquetEncryption implements EncryptionPropertiesFactory, Dec
         own.setBoolean(KeyToolkit.KEY_MATERIAL_INTERNAL_PROPERTY_NAME, true);
       }
     } catch (RefusedException e) {
-      throw denied(e);
+      report(e);
+      throw new ParquetCryptoRuntimeException(e.getMessage(), e);
     } catch (IOException e) {
       throw new ParquetCryptoRuntimeException(e.getMessage(), e);
     }
@@ -74,17 +75,19 @@ public final class ParquetEncryption implements EncryptionPropertiesFactory, Dec
     } catch (ParquetKeys.DatasetDeniedException e) {
       String names = columns == null ? "" : columns.columnsOf(e.dataset());
       String what = names.isEmpty() ? "what is encrypted under " + e.dataset() : "column " + names + " of " + e.dataset();
-      throw denied(new RefusedException("column-denied", path.toString(), what + " cannot be read: " + e.getMessage()));
+      RefusedException refusal =
+          new RefusedException("column-denied", path.toString(), what + " cannot be read: " + e.getMessage());
+      report(refusal);
+      throw new ColumnDeniedException(refusal);
     }
   }
 
-  private static ColumnDeniedException denied(RefusedException refusal) {
+  private static void report(RefusedException refusal) {
     try {
       Agent.get().report(refusal);
     } catch (AgentException ignored) {
       // the refusal stands whether or not somebody hears of it
     }
-    return new ColumnDeniedException(refusal);
   }
 
   /** Our client for keys whatever the program names; keys of 256 bits and one wrapping unless it says otherwise. */

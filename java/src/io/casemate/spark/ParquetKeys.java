@@ -74,16 +74,26 @@ public final class ParquetKeys implements KmsClient {
   public byte[] unwrapKey(String wrapped, String dataset) {
     check(dataset);
     Matcher parts = WRAPPED.matcher(wrapped);
-    if (!parts.matches()) {
+    byte[] sealed = parts.matches() ? decode(parts.group(2)) : null;
+    if (sealed == null) {
       throw new ParquetCryptoRuntimeException("file-malformed: a Parquet key of " + dataset + " is not one that Casemate wrapped");
     }
     DatasetKey wrapping = datasetKey(dataset, Integer.valueOf(parts.group(1)));
     try {
-      byte[] sealed = Base64.getDecoder().decode(parts.group(2));
       return gcm(Cipher.DECRYPT_MODE, wrapping, Arrays.copyOf(sealed, NONCE_SIZE_BYTES), sealed, NONCE_SIZE_BYTES);
-    } catch (GeneralSecurityException | IllegalArgumentException e) {
+    } catch (GeneralSecurityException e) {
       throw new ParquetCryptoRuntimeException("file-tampered: a Parquet key does not open with version "
           + wrapping.version() + " of " + dataset, e);
+    }
+  }
+
+  /** Base64 in its one spelling, or null. */
+  private static byte[] decode(String text) {
+    try {
+      byte[] bytes = Base64.getDecoder().decode(text);
+      return Base64.getEncoder().encodeToString(bytes).equals(text) ? bytes : null;
+    } catch (IllegalArgumentException e) {
+      return null;
     }
   }
 
