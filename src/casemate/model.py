@@ -123,11 +123,11 @@ class ColumnKeys:
         """Undo ``to_json``; raises ``UsageError`` for anything else."""
         columns = value.get("columns") if isinstance(value, dict) else None
         if not isinstance(columns, dict) or set(value) != {"columns", "plaintext_footer", "algorithm"}:
-            raise UsageError("parquet: need columns, plaintext_footer and algorithm, and nothing else")
+            raise UsageError("column keys: need columns, plaintext_footer and algorithm, and nothing else")
         if not all(isinstance(own, list) and all(isinstance(path, str) for path in own) for own in columns.values()):
-            raise UsageError("parquet.columns: need a list of texts for each dataset")
+            raise UsageError("column keys: columns: need a list of texts for each dataset")
         if not isinstance(value["plaintext_footer"], bool):
-            raise UsageError("parquet.plaintext_footer: need true or false")
+            raise UsageError("column keys: plaintext_footer: need true or false")
         return cls.of(columns, plaintext_footer=value["plaintext_footer"], algorithm=value["algorithm"])
 
     def to_json(self) -> dict[str, Any]:

@@ -293,7 +293,7 @@ def _zone(value: Any, where: str) -> ZoneEntry:
     try:
         columns = ColumnKeys.from_json(members["parquet"]) if "parquet" in members else None
     except UsageError as exc:
-        raise ManifestMalformedError(f"{where}.{exc}") from exc
+        raise ManifestMalformedError(f"{where}.parquet: {exc}") from exc
     return ZoneEntry(Zone(prefix, dataset, Access(access), columns), _text(members["broker"], f"{where}.broker"))
 
 

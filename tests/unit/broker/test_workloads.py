@@ -13,7 +13,7 @@ from casemate.broker.errors import WorkloadDigestError
 from casemate.broker.workloads import WORKLOAD_TYPE, parse_init_data, sign_workload, verify_signers
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.jose import KeyPair
-from casemate.model import Access
+from casemate.model import Access, DatasetName
 
 
 def test_a_manifest_gives_its_digest_zones_and_outputs() -> None:
@@ -22,6 +22,16 @@ def test_a_manifest_gives_its_digest_zones_and_outputs() -> None:
     assert workload.access(PATIENTS) is Access.READ
     assert workload.access(REPORT) is Access.WRITE
     assert workload.outputs == ("hospital/report",)
+
+
+def test_datasets_of_columns_are_asked_and_written_for_as_their_zone_is() -> None:
+    keys = {"columns": {"clinic/notes": ["note"]}, "plaintext_footer": False, "algorithm": "AES_GCM_V1"}
+    value = manifest(zones=[zone(PATIENTS, "read"), {**zone(REPORT, "write"), "parquet": keys}])
+    workload = parse_init_data("json", text(value))
+    notes = DatasetName("clinic", "notes")
+    assert workload.access(notes) is Access.WRITE
+    assert workload.outputs == ("hospital/report", "clinic/notes")
+    assert not workload.covers(notes, "file:///vault/report", write=True)  # what is committed there is the zone's own
 
 
 BAD: list[tuple[str, str]] = [
@@ -35,6 +45,7 @@ BAD: list[tuple[str, str]] = [
     ("an unknown access", text({"zones": [zone(PATIENTS, "append")]})),
     ("a relative prefix", text({"zones": [zone(PATIENTS, "read", "vault/x")]})),
     ("a prefix that climbs", text({"zones": [zone(PATIENTS, "read", "file:///vault/../etc")]})),
+    ("columns of no dataset", text({"zones": [{**zone(PATIENTS, "read"), "parquet": {"columns": {}}}]})),
     ("too many zones", text({"zones": [zone(PATIENTS, "read")] * 1025})),
     ("a bottomless nest", "[" * 100_000),
 ]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from casemate.cli.errors import FileMissingError, NotRunningError
 from casemate.cli.jobspec import Engine, Job, Launcher, describe, manifest_of, parse_pairs, zones_of
 from casemate.errors import UsageError
-from casemate.model import Access
+from casemate.model import Access, ColumnKeys
 from casemate.settings import Settings
 
 
@@ -60,6 +60,15 @@ def test_a_zone_of_another_form_is_refused(item: str) -> None:
 def test_a_read_zone_has_to_exist(tmp_path: Path) -> None:
     with pytest.raises(FileMissingError, match="does not exist"):
         zones_of([f"o/in={tmp_path}/nowhere"], [])
+
+
+def test_columns_belong_to_the_zone_at_their_path(tmp_path: Path) -> None:
+    place = f"{tmp_path}:a,b.c"
+    (entry,) = zones_of([f"o/d={tmp_path}"], [], [f"o/x={place}", f"o/y={tmp_path}:e"])
+    assert entry.zone.parquet == ColumnKeys.of({"o/x": ["a", "b.c"], "o/y": ["e"]})
+    for item in ("o/x", f"o/x={tmp_path}", f"o/x={tmp_path}:", f"o/x={tmp_path}/other:a", f"x={place}"):
+        with pytest.raises(UsageError):
+            zones_of([f"o/d={tmp_path}"], [], [item])
 
 
 @pytest.mark.parametrize("items", [["a"], ["=b"], ["a=1", "a=2"]])

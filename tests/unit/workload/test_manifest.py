@@ -26,6 +26,8 @@ from casemate.workload.errors import (
 from casemate.workload.manifest import MAX_MANIFEST_SIZE, Runtime, WorkloadManifest
 from casemate.workload.runtime import check_runtime, current_runtime, installed_packages
 
+COLUMNS = {"columns": {"a/b": ["x", "y.z"]}, "plaintext_footer": False, "algorithm": "AES_GCM_V1"}
+
 
 @pytest.fixture(scope="module")
 def value(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def test_the_digest_is_sha384_over_canonical_json(value: dict[str, Any]) -> None
         ("plaintext_output", "allow"),
         ("strict", False),
         ("zones.0.access", "read-write"),
+        ("zones.0.parquet", COLUMNS),
         ("runtime.lock_sha256", "0" * 64),
         ("working_directory", "/elsewhere"),
         ("brokers.default.url", "https://127.0.0.1:7444"),
@@ -112,6 +115,11 @@ def test_every_member_changes_the_digest(value: dict[str, Any], path: str, new: 
         ("zones.0.dataset", "patients", "dataset"),
         ("zones.0.access", "append", "access"),
         ("zones.0.broker", "other", "broker"),
+        ("zones.0.parquet", {"columns": {"a/b": ["x"]}}, "zones[0].parquet"),
+        ("zones.0.parquet", {**COLUMNS, "columns": {"a/b": ["x"], "c/d": ["x"]}}, "twice"),
+        ("zones.0.parquet", {**COLUMNS, "columns": {"b": ["x"]}}, "dataset"),
+        ("zones.0.parquet", {**COLUMNS, "columns": {"a/b": "x"}}, "columns"),
+        ("zones.0.parquet", {**COLUMNS, "algorithm": "ROT13"}, "algorithm"),
         ("brokers.default.url", "http://127.0.0.1:7443", "url"),
         ("brokers.default.url", "https://u@127.0.0.1", "url"),
         ("brokers.default.url", "https://127.0.0.1:99999", "url"),
@@ -172,6 +180,18 @@ def test_one_dataset_has_one_broker(value: dict[str, Any]) -> None:
     two["zones"].append({**two["zones"][0], "prefix": "file:///elsewhere", "broker": "second"})
     with pytest.raises(ManifestMalformedError, match="two brokers"):
         WorkloadManifest.from_json(two)
+    two["zones"][-1]["dataset"] = "hospital/other"
+    two["zones"][-1]["parquet"] = {**COLUMNS, "columns": {two["zones"][0]["dataset"]: ["x"]}}
+    with pytest.raises(ManifestMalformedError, match="two brokers"):
+        WorkloadManifest.from_json(two)
+
+
+def test_columns_bring_their_datasets_which_a_job_may_do_without(value: dict[str, Any]) -> None:
+    manifest = WorkloadManifest.from_json(with_member(value, "zones.0.parquet", COLUMNS))
+    dataset, access = DatasetName("a", "b"), manifest.zones[0].zone.access
+    assert manifest.datasets_of("default")[dataset] is access
+    assert dataset not in manifest.datasets_of("default", columns=False)
+    assert WorkloadManifest.parse(manifest.canonical()) == manifest
 
 
 def test_zones_of_one_dataset_need_their_access_together(tmp_path: Path, program: Path) -> None:

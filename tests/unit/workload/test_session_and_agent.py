@@ -31,11 +31,35 @@ from casemate.data.errors import (
 )
 from casemate.data.generations import NOTHING_RECORDED, Generation
 from casemate.errors import GenerationConflictError, RefusedError
-from casemate.model import Access, DatasetName, Role
+from casemate.model import Access, ColumnKeys, DatasetName, Role
 from casemate.workload.agent import MAX_MESSAGE, Agent
 from casemate.workload.build import zone_entry
 from casemate.workload.manifest import WorkloadManifest
 from casemate.workload.session import AttestedSession
+
+DIAGNOSIS = DatasetName("hospital", "diagnosis")
+
+
+def test_a_columns_key_is_fetched_when_it_is_used_and_the_job_goes_on_without(
+    kbs: KbsDouble, program: Path, private_dir: Path
+) -> None:
+    columns = ColumnKeys.of({str(DIAGNOSIS): ["diagnosis"], "hospital/notes": ["note"]})
+    zones = [zone_entry(PATIENTS, str(program.parent / "in"), Access.READ, parquet=columns)]
+    manifest, _ = make_manifest(program, kbs.url, kbs.authority.pem, zones=zones)
+    kbs.hold_key(str(DIAGNOSIS), 1, b"d" * 32)
+    kbs.deny("/kbs/v0/resource/hospital/notes", 403, code="grant-missing", detail="no grant names it")
+    session = new_session(manifest, private_dir)
+    session.open()
+    assert not any("diagnosis" in request.path for request in kbs.requests)
+    assert session.key(DIAGNOSIS, 1).secret.reveal() == b"d" * 32
+    with pytest.raises(RefusedError, match="no grant names it"):
+        session.current_key(DatasetName("hospital", "notes"))
+    with pytest.raises(KeyDeniedError, match="no zone"):
+        session.current_key(DatasetName("hospital", "else"))
+    kbs.deny("/kbs/v0/resource/hospital/diagnosis", 403, code="grant-expired", detail="until yesterday")
+    with pytest.raises(RefusedError, match="until yesterday"):  # what was opened is asked for again
+        session.renew()
+    session.close()
 
 
 def new_session(manifest: WorkloadManifest, private: Path, role: Role = Role.DRIVER) -> AttestedSession:
