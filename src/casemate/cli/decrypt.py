@@ -1,8 +1,8 @@
-"""``casemate decrypt``: a dataset with its owner's key."""
+"""``casemate decrypt``: datasets with their owner's key."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import Annotated
 
 import typer
@@ -10,8 +10,9 @@ import typer
 from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.output import Format, Output
 from casemate.cli.owner import Owners
-from casemate.cli.trees import result_line, result_value, tree_progress
-from casemate.data.dataset import decrypt_tree
+from casemate.cli.trees import JobsOption, result_line, result_value, tree_progress
+from casemate.data.dataset import decrypt_stream, decrypt_tree
+from casemate.errors import UsageError
 from casemate.model import DatasetName
 from casemate.settings import Settings
 
@@ -24,12 +25,19 @@ app = subcommand()
     epilog=epilog(
         "casemate decrypt vault/report report.csv",
         "casemate decrypt vault/scans scans --overwrite",
+        "casemate decrypt s3://bucket/report - | head",
         exits={1: "refused (changed, missing or rolled-back data, which the line names) or failed"},
     )
 )
 def decrypt(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted directory or file.", show_default=False)],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="Where plaintext goes.", show_default=False)],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC... DST",
+            help="Encrypted directories, files, quoted patterns or s3:// URIs; then where plaintext goes.",
+            show_default=False,
+        ),
+    ],
     dataset: Annotated[
         str | None,
         typer.Option("--dataset", metavar="OWNER/NAME", help="Refuse any other dataset than this one."),
@@ -42,23 +50,41 @@ def decrypt(
             help="Check single files only: deleted, swapped and rolled-back files are not found.",
         ),
     ] = False,
+    jobs: JobsOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
-    """Decrypt SRC with the owner's key, checked against the manifest that was recorded at the broker.
+    """Decrypt every SRC with the owner's key, checked against the manifest that was recorded at the broker.
 
-    When SRC holds one data file and DST has its suffix, DST becomes that file; else DST becomes a directory. DST
-    appears whole or not at all."""
+    When SRC holds one data file and DST has its suffix, DST becomes that file; else DST becomes a directory, whole or
+    not at all. With - for DST the one data file goes to standard output: all that comes out was authentic, but only
+    status 0 says that it was all."""
+    if len(paths) < 2:
+        raise UsageError(f"{' '.join(paths)}: need at least one source, and where its plaintext goes")
+    *sources, destination = paths
+    if destination == "-" and len(sources) > 1:
+        raise UsageError("standard output (-) takes one source")
     output = Output(format)
     if insecure_skip_manifest:
         output.warn("the manifest is not checked: deleted, swapped and rolled-back files are not found")
+    only = None if dataset is None else DatasetName.parse(dataset)
     with Owners(Settings.load()) as owners, tree_progress(output, "decrypting") as progress:
-        result = decrypt_tree(
-            source,
-            destination,
-            keys=owners,
-            records=None if insecure_skip_manifest else owners,
-            dataset=None if dataset is None else DatasetName.parse(dataset),
-            overwrite=overwrite,
-            progress=progress,
-        )
-    output.data(result_value(result), lambda: result_line("decrypted", result))
+        records = None if insecure_skip_manifest else owners
+        if destination == "-":
+            sink = sys.stdout.buffer
+            result = decrypt_stream(sources[0], sink, keys=owners, records=records, dataset=only, progress=progress)
+            sink.flush()
+        else:
+            result = decrypt_tree(
+                sources,
+                destination,
+                keys=owners,
+                records=records,
+                dataset=only,
+                overwrite=overwrite,
+                progress=progress,
+                processes=jobs,
+            )
+    if destination == "-":
+        output.say(result_line("decrypted", result))
+    else:
+        output.data(result_value(result), lambda: result_line("decrypted", result))

@@ -1,8 +1,8 @@
-"""``casemate encrypt``: a file or directory into a dataset."""
+"""``casemate encrypt``: files and directories into a dataset."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import Annotated
 
 import typer
@@ -10,8 +10,9 @@ import typer
 from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.output import Format, Output
 from casemate.cli.owner import Owners
-from casemate.cli.trees import result_line, result_value, tree_progress
-from casemate.data.dataset import encrypt_tree
+from casemate.cli.trees import JobsOption, result_line, result_value, tree_progress
+from casemate.data.dataset import encrypt_stream, encrypt_tree
+from casemate.errors import UsageError
 from casemate.model import DatasetName
 from casemate.settings import Settings
 
@@ -24,32 +25,64 @@ app = subcommand()
     epilog=epilog(
         "casemate encrypt patients.csv vault/patients --dataset hospital/patients",
         "casemate encrypt scans/ vault/scans --dataset hospital/scans --overwrite",
+        "casemate encrypt 'exports/**/*.csv' s3://bucket/patients --dataset hospital/patients",
+        "pg_dump patients | casemate encrypt - vault/dump --name patients.sql --dataset hospital/dump",
         exits={1: "failed (disk full, no permission); the destination is what it was"},
     )
 )
 def encrypt(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A file or directory.", show_default=False)],
-    destination: Annotated[
-        Path, typer.Argument(metavar="DST", help="The directory to make of it.", show_default=False)
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC... DST",
+            help="Files, directories, quoted patterns, s3:// URIs, or - for standard input; then the directory.",
+            show_default=False,
+        ),
     ],
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="OWNER/NAME", help="Whose key to use.", show_default=False)
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an encrypted destination.")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="FILE", help="What to call what comes from standard input.")
+    ] = None,
+    jobs: JobsOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
-    """Encrypt SRC into the directory DST, write its manifest and record its generation at the broker.
+    """Encrypt every SRC into the directory DST, write its manifest and record its generation at the broker.
 
-    DST appears whole or not at all. It belongs to its place: a moved copy is not accepted by strict reads."""
-    output = Output(format)
-    with Owners(Settings.load()) as owners, tree_progress(output, "encrypting") as progress:
-        result = encrypt_tree(
-            source,
-            destination,
-            dataset=DatasetName.parse(dataset),
-            keys=owners,
-            records=owners,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    DST appears whole or not at all; after a kill the same command goes on where it was. One directory gives what it
+    holds, of several sources each keeps its name. DST belongs to its place: a moved copy is not accepted by strict
+    reads. Credentials for s3:// come from the environment and files of the AWS tools."""
+    if len(paths) < 2:
+        raise UsageError(f"{' '.join(paths)}: need at least one source, and the directory to make of it")
+    *sources, destination = paths
+    if ("-" in sources and (len(sources) > 1 or name is None)) or (name is not None and sources != ["-"]):
+        raise UsageError("standard input (-) is the only source, and needs --name; nothing else takes a name")
+    output, settings = Output(format), Settings.load()
+    with Owners(settings) as owners, tree_progress(output, "encrypting") as progress:
+        to = DatasetName.parse(dataset)
+        if name is not None:
+            result = encrypt_stream(
+                sys.stdin.buffer,
+                name,
+                destination,
+                dataset=to,
+                keys=owners,
+                records=owners,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        else:
+            result = encrypt_tree(
+                sources,
+                destination,
+                dataset=to,
+                keys=owners,
+                records=owners,
+                overwrite=overwrite,
+                progress=progress,
+                processes=jobs,
+                unfinished=settings.home / "unfinished",
+            )
     output.data(result_value(result), lambda: result_line("encrypted", result))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +23,9 @@ app = subcommand()
     )
 )
 def inspect(
-    path: Annotated[Path, typer.Argument(help="An encrypted file, or a directory of them.", show_default=False)],
+    path: Annotated[
+        str, typer.Argument(help="An encrypted file, or a directory of them; a path or s3:// URI.", show_default=False)
+    ],
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Show dataset, key version, file id and sizes of encrypted files.
@@ -33,7 +34,7 @@ def inspect(
     found = inspect_files(path)
     value = [
         {
-            "path": str(info.path),
+            "path": info.path,
             "dataset": str(info.dataset),
             "key_version": info.key_version,
             "file_id": info.file_id,

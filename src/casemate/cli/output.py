@@ -88,15 +88,25 @@ class Output:
 
     @contextmanager
     def progress(self, label: str, total: int | None, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
-        """A bar on stderr when that is a terminal; yields ``advance(amount)``, which otherwise does nothing."""
-        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        """A bar on stderr when people read that on a terminal; yields ``advance(amount)``, which else does nothing."""
+        if self.is_json or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             yield lambda amount: None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
         columns = [TextColumn("{task.description}"), BarColumn()]
-        columns += [DownloadColumn()] if unit == "bytes" else [TextColumn(f"{{task.completed}}/{{task.total}} {unit}")]
+        if unit == "bytes":
+            columns += [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+        else:
+            columns += [TextColumn(f"{{task.completed}}/{{task.total}} {unit}")]
         console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")) or None)
         with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
             task = bar.add_task(label, total=total)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from casemate.cli.output import Output
 from casemate.data.dataset import Progress, TreeResult
 
-__all__ = ["result_line", "result_value", "tree_progress"]
+__all__ = ["JobsOption", "result_line", "result_value", "tree_progress"]
+
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, max=64, help="Processes to work side by side.", show_default="as many as cores"),
+]
 
 
 @contextmanager
@@ -39,6 +46,7 @@ def result_value(result: TreeResult) -> dict[str, Any]:
         "stored_size_bytes": result.stored_size,
         "generation": result.generation,
         "destination": None if result.destination is None else str(result.destination),
+        "kept_files": result.kept,
     }
 
 
@@ -46,4 +54,5 @@ def result_line(verb: str, result: TreeResult) -> str:
     """The result as a sentence."""
     files = "1 file" if result.files == 1 else f"{result.files} files"
     generation = "manifest not checked" if result.generation is None else f"generation {result.generation}"
-    return f"{verb} {files}, {result.plaintext_size} bytes: {result.destination} ({result.dataset}, {generation})"
+    kept = f" ({result.kept} of them by a run that was killed)" if result.kept else ""
+    return f"{verb} {files}{kept}, {result.plaintext_size} bytes: {result.destination} ({result.dataset}, {generation})"

@@ -25,7 +25,9 @@ __all__ = [
     "ManifestMissingError",
     "ManifestRolledBackError",
     "ManifestTamperedError",
+    "ObjectStoreMissingError",
     "OutsideZonesError",
+    "SourceChangedError",
     "SourceMissingError",
     "StorageFailedError",
     "UnsupportedOperationError",
@@ -160,6 +162,20 @@ class SourceMissingError(UsageError):
     code = "source-missing"
     http_status = 404
     fix = "Check the path; give a file, or a directory that holds at least one."
+
+
+class SourceChangedError(FailedError):
+    """A file was changed while it was encrypted, so that its parts would not have belonged together."""
+
+    code = "source-changed"
+    fix = "Run the command again when nobody writes to the named file."
+
+
+class ObjectStoreMissingError(UsageError):
+    """The library that reads and writes this kind of object store is not installed."""
+
+    code = "object-store-missing"
+    fix = "Install the extra that the message names, for example `pip install 'casemate[s3]'`."
 
 
 class DestinationExistsError(UsageError):

@@ -1,7 +1,7 @@
 """Make a file or directory out of sight and put it into place in one step.
 
-A killed process leaves the destination as it was, and beside it a hidden directory, which the next run to the same
-destination removes. Work on many files runs in threads, and stops as a whole at the first error.
+A killed process leaves the destination as it was, and beside it a hidden directory. The next run to the same
+destination goes on with what is in it when its journal shows that it did the same work, else removes it.
 """
 
 from __future__ import annotations
@@ -12,31 +12,20 @@ import errno
 import os
 import secrets
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
-from typing import Any, TypeVar
 
 from casemate.crypto.canonical import sha256_hex
 from casemate.data.errors import DestinationExistsError, StorageFailedError
 from casemate.data.generations import Generation
-from casemate.data.local import locked, sync_directory
+from casemate.data.local import locked, stored_manifests, sync_directory
 from casemate.data.manifest import manifest_path
 
-__all__ = ["Count", "Progress", "Stage", "copy", "for_each", "staging", "storage_errors"]
+__all__ = ["JOURNAL", "Stage", "staging", "storage_errors"]
 
-F = TypeVar("F")
-T = TypeVar("T")
+JOURNAL = "journal"
+"""Its name in the hidden directory."""
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes of content done so far, and in all; never from two threads at once."""
-
-Count = Callable[[int], None]
-"""Called by a worker with the bytes it has just done."""
-
-_CHUNK = 2**20  # bytes
-_MAX_THREADS = 8
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, linux/fcntl.h
 
 
@@ -50,66 +39,50 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageFailedError(f"{named}: {exc.strerror or exc}") from exc
 
 
-def copy(source: Any, sink: Any | None, count: Count) -> None:
-    """All of ``source`` (has ``readinto``) to ``sink`` (has ``write``; ``None`` only reads), a MiB at a time."""
-    buffer = memoryview(bytearray(_CHUNK))
-    while size := source.readinto(buffer):
-        done = 0
-        while sink is not None and done < size:
-            done += sink.write(buffer[done:size])
-        count(size)
-
-
-def for_each(
-    files: Sequence[F], work: Callable[[F, Count], T], total: int, progress: Progress | None, threads: int | None
-) -> list[T]:
-    """``work`` on every file, in threads; results in order. The first error stops all, and is raised."""
-    lock, stop, done = threading.Lock(), threading.Event(), 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        if stop.is_set():
-            raise CancelledError
-        with lock:
-            done += size
-            if progress is not None:
-                progress(done, total)
-
-    with ThreadPoolExecutor(threads or min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(work, file, count) for file in files]
-        try:
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in finished:
-                future.result()
-            return [future.result() for future in futures]
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
 class Stage:
     """The hidden directory beside a destination; what is made in it goes into place with ``install``."""
 
-    def __init__(self, directory: Path, destination: Path) -> None:
-        self._new = directory / "new"
+    def __init__(self, directory: Path, destination: Path, *, adopted: bool) -> None:
+        self.adopted = adopted
+        """Whether a run that was killed has left something in ``root``."""
+        self.root = directory / "new"
+        """What becomes the destination is made in here."""
+        self.journal = directory / JOURNAL
         self._old = directory / "old"
         self._destination = destination
-        self._new.mkdir()
+        self.root.mkdir(exist_ok=True)
 
-    def new_file(self, relative: str) -> Path:
-        """Where to make the file that shall lie at ``relative`` below the destination."""
-        path = self._new / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    def keep_only(self, paths: Set[str]) -> None:
+        """Remove every file below ``root`` but these."""
+        for directory, _, names in os.walk(self.root):
+            below = os.path.relpath(directory, self.root)
+            for name in names:
+                if (name if below == "." else f"{below}/{name}") not in paths:
+                    Path(directory, name).unlink()
+
+    def make_directories(self, paths: Iterable[str]) -> None:
+        """Directories for files to be made in; those above them come along."""
+        for path in sorted(set(paths)):
+            (self.root / path).mkdir(parents=True, exist_ok=True)
+
+    def make_durable(self, *, all_at_once: bool) -> None:
+        """Wait until what was made is on the disk: file by file was done before, or everything now."""
+        if all_at_once and _sync_file_system(self.root):
+            return
+        for directory, _, names in os.walk(self.root):
+            for name in names if all_at_once else []:
+                descriptor = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH118
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            sync_directory(Path(directory))
 
     def install(self, commit: Callable[[], None], *, only: str | None = None) -> None:
         """Put everything (or the one file ``only``) into the destination's place, then ``commit``.
 
         When ``commit`` raises, the destination is again what it was."""
-        made = self._new / only if only else self._new
-        for directory, _, _ in os.walk(self._new):
-            sync_directory(Path(directory))
+        made = self.root / only if only else self.root
         undo = self._put(made)
         try:
             sync_directory(self._destination.parent)
@@ -146,46 +119,101 @@ class Stage:
         return undo
 
 
+def _sync_file_system(directory: Path) -> bool:
+    """Write out the whole file system (Linux ``syncfs``): one wait instead of one for each of very many files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):
+        return False
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(directory))
+    finally:
+        os.close(descriptor)
+    return True
+
+
 @contextlib.contextmanager
-def staging(destination: Path, recorded: Generation, *, overwrite: bool) -> Iterator[Stage]:
+def staging(
+    destination: Path, recorded: Generation, *, overwrite: bool, adopt: Callable[[Path], bool] = lambda journal: False
+) -> Iterator[Stage]:
     """A stage beside ``destination`` (a real path), gone at the end however it ends; its parents are made if missing.
 
-    ``recorded`` is the destination's recorded generation. Raises ``DestinationExistsError`` unless there is nothing,
-    or an empty directory, or ``overwrite`` is given."""
+    ``recorded`` is the destination's recorded generation; ``adopt`` says of a journal that a killed run has left
+    whether this run goes on with its work. Raises ``DestinationExistsError`` unless there is nothing, or an empty
+    directory, or ``overwrite`` is given."""
     if destination == destination.parent:
         raise DestinationExistsError(f"{destination}: is the root directory")
     destination.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{destination.name}.casemate-"
-    _clear_stale(destination, prefix, recorded)
-    if not overwrite and os.path.lexists(destination) and not _is_empty_directory(destination):
-        raise DestinationExistsError(f"{destination}: exists and holds something")
-    directory = destination.parent / f"{prefix}{secrets.token_hex(8)}"
-    directory.mkdir(mode=0o700)
-    try:
-        with locked(directory):
-            yield Stage(directory, destination)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        directory = _clear_stale(destination, prefix, recorded, adopt, stack)
+        adopted = directory is not None
+        try:
+            if not overwrite and os.path.lexists(destination) and not _is_empty_directory(destination):
+                raise DestinationExistsError(f"{destination}: exists and holds something")
+            if directory is None:
+                directory = destination.parent / f"{prefix}{secrets.token_hex(8)}"
+                directory.mkdir(mode=0o700)
+                stack.enter_context(locked(directory))
+            yield Stage(directory, destination, adopted=adopted)
+        finally:
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 def _is_empty_directory(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
-def _clear_stale(destination: Path, prefix: str, recorded: Generation) -> None:
-    """Remove what killed runs left. If one was killed after the exchange and before its record, undo the exchange."""
-    for stale in [path for path in destination.parent.iterdir() if path.name.startswith(prefix)]:
-        with contextlib.suppress(FileNotFoundError), locked(stale) as ours:
-            if not ours:
+def _clear_stale(
+    destination: Path,
+    prefix: str,
+    recorded: Generation,
+    adopt: Callable[[Path], bool],
+    stack: contextlib.ExitStack,
+) -> Path | None:
+    """Remove what killed runs left, but for one that can be gone on with: that is given back, locked.
+
+    If one was killed after the exchange and before its record, undo the exchange."""
+    adopted = None
+    for stale in [
+        path for path in destination.parent.iterdir() if path.name.startswith(prefix) and not path.is_symlink()
+    ]:
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as own:
+            if not own.enter_context(locked(stale)):
                 continue  # a run that is alive
-            for kept in (stale / "old", stale / "new"):
-                if recorded.number and _holds(kept, recorded) and not _holds(destination, recorded):
-                    if not os.path.lexists(destination):
-                        kept.rename(destination)
-                    elif not _exchange(kept, destination):
-                        destination.rename(stale / "unrecorded")
-                        kept.rename(destination)
-            shutil.rmtree(stale, ignore_errors=True)
+            _undo(stale, destination, recorded)
+            if adopted is None and adopt(stale / JOURNAL):
+                _take_back(stale, destination, recorded)
+                adopted = stale
+                stack.enter_context(own.pop_all())
+            else:
+                shutil.rmtree(stale, ignore_errors=True)
+    return adopted
+
+
+def _undo(stale: Path, destination: Path, recorded: Generation) -> None:
+    for kept in (stale / "old", stale / "new"):
+        if recorded.number and _holds(kept, recorded) and not _holds(destination, recorded):
+            if not os.path.lexists(destination):
+                kept.rename(destination)
+            elif not _exchange(kept, destination):
+                unrecorded = stale / "unrecorded"
+                destination.rename(unrecorded)
+                kept.rename(destination)
+                if not (stale / "new").exists():
+                    unrecorded.rename(stale / "new")
+
+
+def _take_back(stale: Path, destination: Path, recorded: Generation) -> None:
+    """A run that was killed between its first install and the record: what it made is no destination yet."""
+    made = stale / "new"
+    if made.exists() or not destination.is_dir() or not stored_manifests(destination):
+        return
+    if not (recorded.number and _holds(destination, recorded)):
+        destination.rename(made)
 
 
 def _holds(directory: Path, recorded: Generation) -> bool:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from casemate.data.errors import (
@@ -27,9 +26,9 @@ from casemate.data.fileid import FileIds, Origin
 from casemate.data.format import Preamble
 from casemate.data.generations import Generation, GenerationRecords
 from casemate.data.keys import KeyProvider
-from casemate.data.local import open_stored, read_manifest
 from casemate.data.manifest import Manifest, manifest_path, verify_manifest
 from casemate.data.reader import read_preamble
+from casemate.data.stored import open_stored, read_manifest
 from casemate.data.zones import is_within, local_path
 from casemate.model import DatasetName
 
@@ -67,12 +66,12 @@ def check_file(governed: Governed, uri: str, length: int, file_id: str | None = 
 
 
 def authentic_preamble(uri: str, dataset: DatasetName, keys: KeyProvider) -> Preamble:
-    """The preamble of the local file at ``uri``, whose id its wrapped key shows to be its writer's.
+    """The preamble of the file at ``uri``, whose id its wrapped key shows to be its writer's.
 
     Raises ``OSError``, ``FileMalformedError``, ``FileTamperedError``, ``FileWrongDatasetError`` or what ``keys``
     raises."""
-    path = local_path(uri) or "/"
-    raw, _ = open_stored(Path(path))
+    path = local_path(uri) or uri
+    raw, _ = open_stored(uri)
     with raw:
         preamble = read_preamble(raw, path)
     if preamble.dataset != dataset:
@@ -214,7 +213,7 @@ class StrictReads:
         with self._lock:
             known, governed = self._manifests.get((dataset, location), (None, None))
         if governed is None or known != recorded:
-            raw = read_manifest(Path(local_path(location) or "/"), recorded)
+            raw = read_manifest(location, recorded)
             name = f"{location}/{manifest_path(recorded)}"
             manifest = verify_manifest(raw, recorded, dataset=dataset, location=location, keys=self._keys, name=name)
             governed = Governed(location, manifest)

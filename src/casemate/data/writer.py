@@ -9,14 +9,32 @@ from typing import BinaryIO
 
 from casemate.crypto import stream
 from casemate.data.fileid import FileIds
-from casemate.data.format import new_preamble
-from casemate.data.keys import KeyProvider
+from casemate.data.format import PREAMBLE_SIZE, Preamble, new_preamble, stored_size
+from casemate.data.keys import DatasetKey, KeyProvider
 from casemate.model import DatasetName
 
-__all__ = ["EncryptedWriter"]
+__all__ = ["EncryptedWriter", "encrypt_whole"]
 
 _STORE_SEGMENTS = 16  # that go to the storage in one write, 1 MiB
 _STORE = _STORE_SEGMENTS * stream.SEGMENT_SIZE
+
+
+def encrypt_whole(plaintext: memoryview, key: DatasetKey, file_id: str | None = None) -> tuple[Preamble, bytearray]:
+    """A whole encrypted file in memory, for small ones: preamble and stored bytes, under a fresh file key."""
+    preamble, dek = new_preamble(key, file_id)
+    encrypter = stream.StreamEncrypter(dek, preamble.raw)
+    stored = bytearray(stored_size(len(plaintext)))
+    stored[:PREAMBLE_SIZE] = preamble.raw
+    body = PREAMBLE_SIZE + stream.HEADER_SIZE
+    stored[PREAMBLE_SIZE:body] = encrypter.header
+    out, done = memoryview(stored)[body:], 0
+    if len(plaintext) > encrypter.next_size:
+        more = (len(plaintext) - encrypter.next_size - 1) // stream.SEGMENT_PLAINTEXT_SIZE
+        done = encrypter.next_size + more * stream.SEGMENT_PLAINTEXT_SIZE
+        count = encrypter.encrypt_run(plaintext[:done], out)
+        out = out[done + count * stream.TAG_SIZE :]
+    encrypter.encrypt(plaintext[done:], out, last=True)
+    return preamble, stored
 
 
 class EncryptedWriter(io.BufferedIOBase):

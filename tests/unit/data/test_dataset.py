@@ -147,7 +147,7 @@ def test_progress_reaches_the_total_and_never_goes_back(owner: Owner, source: Pa
 
 def test_inspect_needs_no_key(owner: Owner, source: Path, tmp_path: Path, dataset: DatasetName) -> None:
     owner.encrypt(source, tmp_path / "vault")
-    found = {info.path.name: info for info in inspect(tmp_path / "vault")}
+    found = {Path(info.path).name: info for info in inspect(tmp_path / "vault")}
     assert found["a.csv"].plaintext_size == len(FILES["a.csv"])
     assert (found["a.csv"].dataset, found["a.csv"].key_version) == (dataset, 1)
     assert len({info.file_id for info in found.values()}) == 4
@@ -355,20 +355,21 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 from casemate.data import dataset, staging
+from casemate.data.pieces import Encrypting
 from casemate.model import DatasetName
 from tests.support.memory import MemoryKeys, MemoryRecords
 
 source, destination, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
-def stop(*args):
+def stop(*args, **options):
     os.write(1, b"now\\n")
     while True:
         time.sleep(0.01)
         if moment == "copying":
-            args[2](0)
+            args[-1](0)
 
 if moment == "copying":
-    dataset.copy = stop
+    Encrypting.file = stop
 elif moment == "installing":
     staging.Stage.install = stop
 elif moment == "recording":
