@@ -24,12 +24,14 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = "java/src"
 JAR = "src/casemate/jars/casemate-spark.jar"
 RELEASE = 17  # of Java, as Spark 4 needs at least
-# What the sources are compiled against: Hadoop's client and the JSON parser that Spark brings along, Parquet for its keys,
-# and for the guard of settings Spark's own core.
+# What the sources are compiled against: Hadoop's client and the JSON parser that Spark brings along, Parquet for its
+# keys, for the guard of settings Spark's own core, and for commits its SQL part.
 CLASS_PATH = (
     *("hadoop-client-api-*.jar", "jackson-core-*.jar"),
     *("parquet-hadoop-*.jar", "parquet-column-*.jar", "parquet-common-*.jar"),
-    *("spark-core_*.jar", "spark-common-utils_*.jar", "scala-library-*.jar", "xbean-asm9-shaded-*.jar"),
+    *("spark-core_*.jar", "spark-sql_*.jar", "spark-common-utils_*.jar"),
+    *("scala-library-*.jar", "xbean-asm9-shaded-*.jar"),
+    "tink-*.jar",  # to be measured beside
 )
 MANIFEST = "Manifest-Version: 1.0\r\nCreated-By: casemate\r\nPremain-Class: io.casemate.spark.JvmAgent\r\n\r\n"
 DIGEST_ENTRY = "META-INF/casemate-sources.sha256"

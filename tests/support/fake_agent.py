@@ -63,8 +63,10 @@ class FakeAgent:
         plaintext_output: str = "deny",
         private_prefixes: Iterable[str] = (),
         strict: bool = True,
+        job: str = "test",
     ) -> None:
         self.socket = socket
+        self.job = job
         self.zones = list(zones)
         self.keys = keys or MemoryKeys(*sorted({str(zone.dataset) for zone in self.zones}))
         self.records = records or MemoryRecords()
@@ -129,7 +131,7 @@ class FakeAgent:
 
     def _session(self) -> dict[str, Any]:
         return {
-            "job": "test",
+            "job": self.job,
             "role": "driver",
             "workload": "0" * 96,
             "simulated": True,

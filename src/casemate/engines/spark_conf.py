@@ -178,6 +178,7 @@ def filesystems() -> dict[str, str]:
         "spark.hadoop.fs.FILE.impl": _LOCAL_ZONES,
         "spark.hadoop.casemate.fs.FILE.impl": "org.apache.hadoop.fs.LocalFileSystem",
         "spark.hadoop.fs.AbstractFileSystem.file.impl": _ZONES_ABSTRACT,
+        "spark.sql.sources.commitProtocolClass": "io.casemate.spark.ZoneCommitProtocol",
     }
     for scheme in SCHEMES:
         settings[f"spark.hadoop.fs.{scheme}.impl"] = _ZONES_LOCAL if scheme == "file" else _ZONES

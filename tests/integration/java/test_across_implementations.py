@@ -14,9 +14,11 @@ from tests.support.conformance import KIT, VECTORS
 from tests.support.damage import damages
 from tests.support.jvm import JavaError
 
+from casemate.crypto.canonical import sha256_hex
 from casemate.data.commit import commit_directory
 from casemate.data.dataset import decrypt_tree, encrypt_tree, verify_tree
 from casemate.data.errors import IntegrityError
+from casemate.data.fileid import FileIds
 from casemate.data.generations import Generation
 from casemate.data.manifest import ManifestFile, build_manifest, manifest_path
 from casemate.data.reader import EncryptedReader
@@ -173,8 +175,17 @@ def committed(world, request: pytest.FixtureRequest) -> Path:
     path.mkdir()
     for name in ("one", "two", "three"):
         (path / name).write_bytes(encrypted(name.encode() * 10_000, world))
-    commit_directory(path, local_uri(path), PATIENTS, world.agent.keys, world.agent.records)
+    commit(world, path)
     return path
+
+
+def commit(world, path: Path) -> None:
+    """Commit whatever lies there, as its owner may."""
+    commit_directory(path, local_uri(path), PATIENTS, world.agent.keys, world.agent.records, ids=FileIds(), adopt=True)
+
+
+def manifest_of(world, directory: Path) -> Path:
+    return directory / manifest_path(world.agent.records.generation(PATIENTS, local_uri(directory)))
 
 
 def refused_by_both(world, directory: Path, name: str | None = None) -> Iterator[str]:
@@ -233,8 +244,8 @@ def test_a_truncated_file_is_refused_in_the_listing(world, committed: Path) -> N
 def test_a_directory_rolled_back_as_a_whole_is_refused_with_both_generations(world, committed: Path) -> None:
     before = {path.relative_to(committed): path.read_bytes() for path in committed.rglob("*") if path.is_file()}
     (committed / "two").write_bytes(encrypted(b"two, corrected", world))
-    commit_directory(committed, local_uri(committed), PATIENTS, world.agent.keys, world.agent.records)
-    (committed / manifest_path(2)).unlink()
+    commit(world, committed)
+    manifest_of(world, committed).unlink()
     for path, data in before.items():
         (committed / path).write_bytes(data)
     world.call("forget", "/")
@@ -244,15 +255,15 @@ def test_a_directory_rolled_back_as_a_whole_is_refused_with_both_generations(wor
 
 
 def test_an_older_manifest_under_the_newest_name_is_refused_with_both_generations(world, committed: Path) -> None:
-    old = (committed / manifest_path(1)).read_bytes()
-    commit_directory(committed, local_uri(committed), PATIENTS, world.agent.keys, world.agent.records)
-    (committed / manifest_path(2)).write_bytes(old)
+    old = manifest_of(world, committed).read_bytes()
+    commit(world, committed)
+    manifest_of(world, committed).write_bytes(old)
     world.call("forget", "/")
     assert "from generation 2 to 1" in world.refused("list", committed).message
 
 
 def test_every_changed_byte_of_a_manifest_is_noticed(world, committed: Path) -> None:
-    path = committed / manifest_path(1)
+    path = manifest_of(world, committed)
     good = path.read_bytes()
     for position in range(0, len(good), 7):
         path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
@@ -263,26 +274,25 @@ def test_every_changed_byte_of_a_manifest_is_noticed(world, committed: Path) -> 
 def test_a_manifest_is_not_taken_from_another_place_or_dataset_even_if_recorded(world, committed: Path) -> None:
     """A broker that records what it is told does not help an owner of the storage who cannot compute the MAC."""
     other = world.ro / "elsewhere"
-    manifest = (committed / manifest_path(1)).read_bytes()
-    (other / manifest_path(1)).parent.mkdir(parents=True)
-    (other / manifest_path(1)).write_bytes(manifest)
+    recorded = world.agent.records.generation(PATIENTS, local_uri(committed))
+    manifest = (committed / manifest_path(recorded)).read_bytes()
+    (other / manifest_path(recorded)).parent.mkdir(parents=True)
+    (other / manifest_path(recorded)).write_bytes(manifest)
     for name in ("one", "two", "three"):
         (other / name).write_bytes((committed / name).read_bytes())
-    recorded = world.agent.records.generation(PATIENTS, local_uri(committed))
     world.agent.records.record(PATIENTS, local_uri(other), recorded)
     assert world.refused("list", other).code == "manifest-tampered"
     forged = manifest.replace(b'"files":[', b'"files":[ ').replace(b"[ ", b"[")[:-10] + b'AAAAAAA="}'
     third = world.ro / "forged"
-    (third / manifest_path(1)).parent.mkdir(parents=True)
-    (third / manifest_path(1)).write_bytes(forged)
-    from casemate.crypto.canonical import sha256_hex
-
-    world.agent.records.record(PATIENTS, local_uri(third), Generation(1, sha256_hex(forged)))
+    generation = Generation(1, sha256_hex(forged))
+    (third / manifest_path(generation)).parent.mkdir(parents=True)
+    (third / manifest_path(generation)).write_bytes(forged)
+    world.agent.records.record(PATIENTS, local_uri(third), generation)
     assert world.refused("list", third).code == "manifest-tampered"
 
 
 def test_a_deleted_manifest_does_not_free_its_directory(world, committed: Path) -> None:
-    (committed / manifest_path(1)).unlink()
+    manifest_of(world, committed).unlink()
     world.call("forget", "/")
     assert world.refused("list", committed).code == "manifest-missing"
     assert world.refused("read", committed / "one").code == "manifest-missing"

@@ -72,6 +72,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
             "spark.driver.extraClassPath": str(JAR),
             "spark.hadoop.fs.file.impl": "io.casemate.spark.ZoneLocalFileSystem",
             "spark.hadoop.fs.AbstractFileSystem.file.impl": "io.casemate.spark.ZoneAbstractFileSystem",
+            "spark.sql.sources.commitProtocolClass": "io.casemate.spark.ZoneCommitProtocol",
             "spark.driver.extraJavaOptions": f"-Dderby.system.home={base}/private",
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",

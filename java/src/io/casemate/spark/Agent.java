@@ -21,6 +21,7 @@ final class Agent {
 
   private final AgentClient client;
   private volatile Session session;
+  private volatile FileIds fileIds;
   private final Map<String, Timed<DatasetKey>> keys = new ConcurrentHashMap<>();
   private final Map<String, Timed<Generation>> generations = new ConcurrentHashMap<>();
   private final Map<String, Manifest> manifests = new ConcurrentHashMap<>();
@@ -164,6 +165,16 @@ final class Agent {
   /** Verified manifests by dataset, location and generation. */
   Map<String, Manifest> manifests() {
     return manifests;
+  }
+
+  /** The file ids of this process's job. */
+  FileIds fileIds() throws IOException {
+    FileIds found = fileIds;
+    if (found == null) {
+      found = new FileIds(session().job());
+      fileIds = found;
+    }
+    return found;
   }
 
   Changes changes() {

@@ -1,5 +1,6 @@
 package io.casemate.spark;
 
+import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 
@@ -12,6 +13,11 @@ final class Changes {
   private final Set<String> committed = ConcurrentHashMap.newKeySet();
   private final Set<String> open = ConcurrentHashMap.newKeySet();
   private final Set<String> staged = ConcurrentHashMap.newKeySet();
+  private final Set<String> doomed = ConcurrentHashMap.newKeySet();
+  private final Map<String, String> fileIds = new ConcurrentHashMap<>();
+  private final Map<String, Long> commits = new ConcurrentHashMap<>();
+  private final ThreadLocal<String> attempt = new ThreadLocal<>();
+  private final ThreadLocal<String> overwritten = new ThreadLocal<>();
 
   /** A file that is being written: its length on the storage says nothing yet. */
   void opened(String location) {
@@ -19,8 +25,19 @@ final class Changes {
     open.add(location);
   }
 
-  void closed(String location) {
+  void closed(String location, String fileId) {
     open.remove(location);
+    wrote(location, fileId);
+  }
+
+  /** This process put the file of this id there. */
+  void wrote(String location, String fileId) {
+    fileIds.put(location, fileId);
+  }
+
+  /** The id of the file that this process put at a place; null: none. */
+  String fileId(String location) {
+    return fileIds.get(location);
   }
 
   boolean isOpen(String location) {
@@ -52,13 +69,14 @@ final class Changes {
       if (changed.contains(above)) {
         return true;
       }
-      if (committed.contains(above)) {
-        return false;
-      }
-      if (above.endsWith("/") || above.indexOf('/', above.indexOf("://") + 3) < 0) {
+      if (committed.contains(above) || isTop(above)) {
         return false;
       }
     }
+  }
+
+  private static boolean isTop(String location) {
+    return location.endsWith("/") || location.indexOf('/', location.indexOf("://") + 3) < 0;
   }
 
   /** Whether anything at or below {@code location} was changed. */
@@ -69,6 +87,47 @@ final class Changes {
   /** What lies at or below {@code location} was committed. */
   void committed(String location) {
     changed.removeIf(path -> Location.within(path, location));
+    doomed.removeIf(path -> Location.within(path, location));
+    fileIds.keySet().removeIf(path -> Location.within(path, location));
     committed.add(location);
+    commits.merge(location, 1L, Long::sum);
+  }
+
+  /** How often this process committed a directory. */
+  long commits(String location) {
+    return commits.getOrDefault(location, 0L);
+  }
+
+  // Deletions that wait for a commit
+
+  /** What is committed at or below {@code location} goes with the next commit of a directory above it, or there. */
+  void doom(String location) {
+    doomed.add(location);
+  }
+
+  boolean isDoomed(String location) {
+    if (!doomed.isEmpty()) {
+      for (String above = location; !isTop(above); above = Location.parent(above)) {
+        if (doomed.contains(above)) {
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  /** The job that wanted deletions at or below {@code location} failed. */
+  void spare(String location) {
+    doomed.removeIf(path -> Location.within(path, location));
+  }
+
+  /** What this thread's write job calls its directory below {@code _temporary}; null: no such job. */
+  ThreadLocal<String> attempt() {
+    return attempt;
+  }
+
+  /** The committed directory in which this thread's deletions wait for the commit; null: none. */
+  ThreadLocal<String> overwritten() {
+    return overwritten;
   }
 }

@@ -1,21 +1,24 @@
 package io.casemate.spark;
 
-import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.util.HashMap;
-import java.util.HashSet;
 import java.util.Map;
-import java.util.Set;
-import java.util.TreeSet;
 import java.util.UUID;
+import java.util.concurrent.ThreadLocalRandom;
 import org.apache.hadoop.fs.FSDataOutputStream;
-import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.StreamCapabilities;
 
-/** Commits directories: lists their files in a manifest, and records its digest and number away from the storage. */
+/**
+ * Commits directories: lists their files in a manifest, and records its digest and number away from the storage.
+ *
+ * <p>A commit adds what its own job wrote to what was committed before. Of two jobs that commit at once the slower one
+ * looks again and adds its files to the faster one's; neither takes over what the other has not committed.
+ */
 final class Commits {
+  private static final int ATTEMPTS = 100; // of jobs that commit one directory at once, each attempt lets one through
+
   private final Agent agent;
   private final FileSystem stored;
   private final StoredFiles files;
@@ -37,54 +40,113 @@ final class Commits {
   /** Records that a committed directory was deleted by this job, so that nobody can bring an old copy back. */
   void recordDeleted(Place directory) throws IOException {
     String dataset = directory.zone().dataset();
-    agent.forget();
-    Generation recorded = agent.generation(dataset, directory.location());
-    agent.record(dataset, directory.location(), new Generation(recorded.number() + 1, Generation.DELETED));
+    repeated(() -> {
+      Generation recorded = agent.generation(dataset, directory.location());
+      agent.record(dataset, directory.location(), new Generation(recorded.number() + 1, Generation.DELETED));
+    });
   }
 
   /**
-   * Writes and records the manifest of everything below a directory. What was committed before and was not changed by
-   * this process is taken over as it was; anything that appeared, changed or vanished otherwise is refused.
+   * Writes and records the manifest of what was committed in a directory before and of what this job wrote there.
+   *
+   * @throws IntegrityException if a committed file was changed or deleted by somebody else, or a file lies there that
+   *     nobody wrote for its place
    */
   void commit(Place root) throws IOException {
-    agent.forget();
-    Zone zone = root.zone();
-    Generation previous = agent.generation(zone.dataset(), root.location());
-    Map<String, Manifest.Entry> entries;
-    try {
-      Map<String, Manifest.Entry> before = previous.recorded() && !previous.deleted()
-          && !agent.changes().cover(root.location())
-          ? manifests.load(zone, root.location(), previous, root.path()).files() : null;
-      entries = new Collector(root, before).collect();
-    } catch (CasemateException refusal) {
-      throw agent.report(refusal);
-    }
-    long number = previous.number() + 1;
-    DatasetKey key = agent.currentKey(zone.dataset(), root.location());
-    byte[] manifest = Manifest.build(key, root.location(), number, entries);
-    Path directory = new Path(root.path(), Manifest.DIRECTORY);
-    Path file = new Path(directory, Manifest.fileName(number));
-    writeManifest(directory, file, manifest);
-    try {
-      agent.record(zone.dataset(), root.location(), new Generation(number, Manifest.digest(manifest)));
-    } catch (RefusedException conflict) {
-      stored.delete(file, false);
-      throw conflict;
-    }
-    agent.changes().committed(root.location());
-    for (long old : manifests.storedGenerations(directory)) {
-      if (old < previous.number()) {
-        stored.delete(new Path(directory, Manifest.fileName(old)), false);
+    repeated(() -> attempt(root, null));
+  }
+
+  /** Commits a directory that was committed elsewhere and renamed to here, as it was there. */
+  void commitMoved(Place root, Map<String, Manifest.Entry> entries) throws IOException {
+    repeated(() -> attempt(root, entries));
+  }
+
+  private void repeated(Manifests.Check commit) throws IOException {
+    for (int attempt = 1; ; attempt++) {
+      agent.forget();
+      try {
+        commit.run();
+        return;
+      } catch (RefusedException conflict) {
+        if (!conflict.code().equals("generation-conflict") || attempt == ATTEMPTS) {
+          throw agent.report(conflict);
+        }
+        sleep(ThreadLocalRandom.current().nextLong(1 + Math.min(500, 10L << Math.min(attempt, 6))));
       }
     }
   }
 
+  private static void sleep(long millis) throws IOException {
+    try {
+      Thread.sleep(millis);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new IOException("interrupted while committing", e);
+    }
+  }
+
+  private void attempt(Place root, Map<String, Manifest.Entry> moved) throws IOException {
+    Zone zone = root.zone();
+    Generation previous = agent.generation(zone.dataset(), root.location());
+    CommitPlan plan = new CommitPlan(agent, stored, files, this, root);
+    if (moved == null) {
+      try {
+        plan.collect(before(root, previous));
+      } catch (IntegrityException refusal) {
+        agent.forget();
+        if (!agent.generation(zone.dataset(), root.location()).equals(previous)) {
+          throw new RefusedException("generation-conflict", root.location(), "another job committed and tidied up");
+        }
+        throw agent.report(refusal);
+      }
+    }
+    long number = previous.number() + 1;
+    DatasetKey key = agent.currentKey(zone.dataset(), root.location());
+    byte[] manifest = Manifest.build(key, root.location(), number, moved == null ? plan.entries() : moved);
+    Generation next = new Generation(number, Manifest.digest(manifest));
+    Path directory = new Path(root.path(), Manifest.DIRECTORY);
+    Path file = new Path(directory, Manifest.fileName(next));
+    writeManifest(directory, file, manifest);
+    try {
+      agent.record(zone.dataset(), root.location(), next);
+    } catch (RefusedException conflict) {
+      stored.delete(file, false);
+      throw conflict;
+    }
+    plan.finish();
+    agent.changes().committed(root.location());
+    for (Map.Entry<Path, Long> old : manifests.storedGenerations(directory).entrySet()) {
+      if (old.getValue() < previous.number()) {
+        stored.delete(old.getKey(), false);
+      }
+    }
+  }
+
+  private Map<String, Manifest.Entry> before(Place root, Generation previous) throws IOException {
+    if (!previous.recorded() || previous.deleted() || agent.changes().cover(root.location())) {
+      return Map.of();
+    }
+    try {
+      return manifests.load(root.zone(), root.location(), previous, root.path()).files();
+    } catch (IntegrityException damaged) {
+      if (agent.changes().isDoomed(root.location())) {
+        return Map.of(); // all of it is overwritten: no reason to keep it broken
+      }
+      throw damaged;
+    }
+  }
+
   /** A committed directory is as it was committed, but for this process's own changes; else throws. */
-  void checkTree(Place root) throws IOException {
+  Map<String, Manifest.Entry> checkTree(Place root) throws IOException {
+    Map<String, Manifest.Entry> entries = new HashMap<>();
     manifests.checked(() -> {
       Generation recorded = agent.generation(root.zone().dataset(), root.location());
-      new Collector(root, manifests.load(root.zone(), root.location(), recorded, root.path()).files()).collect();
+      CommitPlan plan = new CommitPlan(agent, stored, files, this, root);
+      plan.collect(manifests.load(root.zone(), root.location(), recorded, root.path()).files());
+      entries.clear();
+      entries.putAll(plan.entries());
     });
+    return entries;
   }
 
   private void writeManifest(Path directory, Path file, byte[] manifest) throws IOException {
@@ -104,71 +166,6 @@ final class Commits {
     } catch (IOException e) {
       stored.delete(temporary, false);
       throw e;
-    }
-  }
-
-  /** Walks a directory for a commit. */
-  private final class Collector {
-    private final Place root;
-    private final Map<String, Manifest.Entry> before; // null: everything is this job's
-    private final Map<String, Manifest.Entry> found = new HashMap<>();
-
-    Collector(Place root, Map<String, Manifest.Entry> before) {
-      this.root = root;
-      this.before = before;
-    }
-
-    Map<String, Manifest.Entry> collect() throws IOException {
-      walk(root);
-      if (before != null) {
-        Set<String> missing = new HashSet<>(before.keySet());
-        missing.removeAll(found.keySet());
-        missing.removeIf(path -> agent.changes().cover(root.location() + "/" + path));
-        if (!missing.isEmpty()) {
-          String path = new TreeSet<>(missing).first();
-          throw new IntegrityException("manifest-file-missing", root.location() + "/" + path,
-              "was committed before and is not there");
-        }
-      }
-      return found;
-    }
-
-    private void walk(Place directory) throws IOException {
-      FileStatus[] entries;
-      try {
-        entries = stored.listStatus(directory.path());
-      } catch (FileNotFoundException e) {
-        return;
-      }
-      for (FileStatus entry : entries) {
-        String name = entry.getPath().getName();
-        Place place = directory.child(name);
-        if (name.equals(Manifest.DIRECTORY) || Place.isUnfinishedName(name) || files.isOtherZone(place)) {
-          continue;
-        }
-        if (entry.isDirectory()) {
-          walk(place);
-        } else {
-          String path = Location.relative(place.location(), root.location());
-          found.put(path, entry(place, path, entry.getLen()));
-        }
-      }
-    }
-
-    private Manifest.Entry entry(Place file, String path, long length) throws IOException {
-      if (before != null && !agent.changes().cover(file.location())) {
-        Manifest.Entry entry = before.get(path);
-        if (entry == null) {
-          throw new IntegrityException("manifest-file-foreign", file.location(),
-              "was neither committed before nor written or renamed by this process");
-        }
-        if (entry.length() != length) {
-          throw new IntegrityException("manifest-file-swapped", file.location(), length + " stored bytes, "
-              + entry.length() + " when it was committed");
-        }
-        return entry;
-      }
-      return new Manifest.Entry(length, files.fileId(file));
     }
   }
 }

@@ -12,65 +12,48 @@ import java.util.function.IntFunction;
 import org.apache.hadoop.fs.ByteBufferPositionedReadable;
 import org.apache.hadoop.fs.ByteBufferReadable;
 import org.apache.hadoop.fs.CanUnbuffer;
-import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSExceptionMessages;
 import org.apache.hadoop.fs.FSInputStream;
 import org.apache.hadoop.fs.FileRange;
 import org.apache.hadoop.fs.StreamCapabilities;
 import org.apache.hadoop.fs.VectoredReadUtils;
+import org.apache.hadoop.fs.statistics.IOStatistics;
+import org.apache.hadoop.fs.statistics.IOStatisticsSource;
+import org.apache.hadoop.fs.statistics.IOStatisticsSupport;
 
 /**
  * The plaintext of one encrypted file. Every byte it hands out is authentic and at its place, and the end of the file
  * is reported only once the last segment was authenticated. Thread-safe, as positioned reads must be.
  */
 final class EncryptedInputStream extends FSInputStream
-    implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities {
+    implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities, IOStatisticsSource {
   private static final int MAX_FETCH = SegmentReader.MAX_FETCH;
   private static final int KEPT_SEGMENTS = 4;
+  /** So much has to be read in order before more is read ahead, unless the program said that it will. */
+  private static final long SEQUENTIAL_BYTES = 1 << 20;
 
-  private final FSDataInputStream stored;
+  private final StoredBytes stored;
   private final SegmentReader segments;
   private final String name;
   private final long length;
+  private final ReadPolicy policy;
 
   private long position;
   private boolean closed;
-  private final Window ahead = new Window();
+  private Window window = new Window();
   private final Window[] kept = new Window[KEPT_SEGMENTS];
   private int nextKept;
   private int fetch = 1;
+  private long inOrder; // bytes read without a seek
+  private ReadAhead ahead;
 
-  /** Some decrypted bytes and where in the file they belong. */
-  private static final class Window {
-    private byte[] bytes = new byte[0];
-    private long start;
-    private int size;
-
-    boolean holds(long position) {
-      return position >= start && position < start + size;
-    }
-
-    int copy(long from, byte[] out, int offset, int wanted) {
-      int skip = (int) (from - start);
-      int count = Math.min(wanted, size - skip);
-      System.arraycopy(bytes, skip, out, offset, count);
-      return count;
-    }
-
-    byte[] room(int wanted) {
-      size = 0;
-      if (bytes.length < wanted) {
-        bytes = new byte[wanted];
-      }
-      return bytes;
-    }
-  }
-
-  EncryptedInputStream(FSDataInputStream stored, String name, SegmentCipher cipher, long storedLength, Agent agent) {
+  EncryptedInputStream(
+      StoredBytes stored, String name, SegmentCipher cipher, long storedLength, ReadPolicy policy, Agent agent) {
     this.stored = stored;
     this.name = name;
     this.segments = new SegmentReader(stored, name, cipher, storedLength, agent);
     this.length = SegmentCipher.plaintextSize(storedLength);
+    this.policy = policy;
   }
 
   @Override
@@ -89,17 +72,41 @@ final class EncryptedInputStream extends FSInputStream
       segments.authenticateEnd();
       return -1;
     }
-    if (!ahead.holds(position)) {
+    if (!window.holds(position) && !takeAhead(wanted)) {
       int direct = readWholeSegments(out, offset, wanted);
       if (direct > 0) {
-        position += direct;
-        return direct;
+        return advance(direct);
       }
       fill();
     }
-    int count = ahead.copy(position, out, offset, wanted);
+    return advance(window.copy(position, out, offset, wanted));
+  }
+
+  private int advance(int count) {
     position += count;
+    inOrder += count;
     return count;
+  }
+
+  /** Whether the bytes at the current position were read ahead; begins to read on ahead if reading is in order. */
+  private boolean takeAhead(int wanted) throws IOException {
+    if (ahead == null) {
+      if (!policy.readsAhead(inOrder >= SEQUENTIAL_BYTES)) {
+        return false;
+      }
+      ahead = ReadAhead.of(segments);
+    }
+    long first = SegmentCipher.segmentOf(position);
+    Window taken = ahead.take(first, window);
+    long next = first + 1;
+    if (taken != null) {
+      window = taken;
+      next = SegmentCipher.segmentOf(window.end());
+    } else if (wanted >= MAX_FETCH * SegmentCipher.SEGMENT_SIZE_BYTES && !stored.isRemote()) {
+      return false; // bulk reads are decrypted in place, without the copy
+    }
+    ahead.start(next, Math.min(next + MAX_FETCH, segments.last() + 1));
+    return taken != null && window.holds(position);
   }
 
   /** Decrypts straight into the caller's array as long as whole segments fit; 0 if not even one does. */
@@ -108,14 +115,24 @@ final class EncryptedInputStream extends FSInputStream
     if (position != SegmentCipher.plaintextStart(first)) {
       return 0;
     }
-    long end = first;
     int size = 0;
-    while (end <= segments.last() && end - first < MAX_FETCH && size + segments.plaintextSize(end) <= wanted) {
-      size += segments.plaintextSize(end++);
-    }
-    if (end > first) {
-      segments.fetch(first, end, false);
-      segments.decrypt(first, end, first, out, offset);
+    for (long index = first; size < wanted;) {
+      long end = index;
+      int room = wanted - size;
+      while (end <= segments.last() && end - index < MAX_FETCH && segments.plaintextSize(end) <= room) {
+        room -= segments.plaintextSize(end++);
+      }
+      if (end == index) {
+        break;
+      }
+      segments.fetch(index, end, false);
+      try {
+        for (; index < end; index++) {
+          size += segments.decrypt(index, out, offset + size);
+        }
+      } finally {
+        segments.release();
+      }
     }
     return size;
   }
@@ -123,14 +140,8 @@ final class EncryptedInputStream extends FSInputStream
   /** Decrypts the segment at the current position and, when reading goes on and on, some after it. */
   private void fill() throws IOException {
     long first = SegmentCipher.segmentOf(position);
-    boolean sequential = ahead.size > 0 && SegmentCipher.plaintextStart(first) == ahead.start + ahead.size;
-    fetch = sequential ? Math.min(2 * fetch, MAX_FETCH) : 1;
-    long end = Math.min(first + fetch, segments.last() + 1);
-    byte[] room = ahead.room((int) Math.min(fetch * (long) SegmentCipher.PLAINTEXT_SIZE_BYTES, Math.max(length, 1)));
-    segments.fetch(first, end, false);
-    int size = segments.decrypt(first, end, first, room, 0);
-    ahead.start = SegmentCipher.plaintextStart(first);
-    ahead.size = size;
+    fetch = window.end() == SegmentCipher.plaintextStart(first) && inOrder > 0 ? Math.min(2 * fetch, MAX_FETCH) : 1;
+    window.read(segments, first, Math.min(first + fetch, segments.last() + 1));
   }
 
   @Override
@@ -154,36 +165,39 @@ final class EncryptedInputStream extends FSInputStream
 
   /** At least one byte at {@code from}: from memory, as whole segments into {@code out}, or of one segment to keep. */
   private int readSome(long from, byte[] out, int offset, int wanted) throws IOException {
-    if (ahead.holds(from)) {
-      return ahead.copy(from, out, offset, wanted);
+    if (window.holds(from)) {
+      return window.copy(from, out, offset, wanted);
     }
-    for (Window window : kept) {
-      if (window != null && window.holds(from)) {
-        return window.copy(from, out, offset, wanted);
+    for (Window some : kept) {
+      if (some != null && some.holds(from)) {
+        return some.copy(from, out, offset, wanted);
       }
     }
     long first = SegmentCipher.segmentOf(from);
     long last = Math.min(SegmentCipher.segmentOf(from + wanted - 1), first + MAX_FETCH - 1);
     segments.fetch(first, last + 1, true);
-    int done = 0;
-    for (long index = first; index <= last; index++) {
-      long start = SegmentCipher.plaintextStart(index);
-      if (from + done == start && segments.plaintextSize(index) <= wanted - done) {
-        done += segments.decrypt(index, index + 1, first, out, offset + done);
-      } else {
-        done += keep(index, first).copy(from + done, out, offset + done, wanted - done);
+    try {
+      int done = 0;
+      for (long index = first; index <= last; index++) {
+        long start = SegmentCipher.plaintextStart(index);
+        if (from + done == start && segments.plaintextSize(index) <= wanted - done) {
+          done += segments.decrypt(index, out, offset + done);
+        } else {
+          done += keep(index).copy(from + done, out, offset + done, wanted - done);
+        }
       }
+      return done;
+    } finally {
+      segments.release();
     }
-    return done;
   }
 
-  private Window keep(long index, long first) throws IOException {
-    Window window = kept[nextKept] == null ? kept[nextKept] = new Window() : kept[nextKept];
+  /** Keeps one fetched segment, since small positioned reads often come in its neighbourhood. */
+  private Window keep(long index) throws IOException {
+    Window some = kept[nextKept] == null ? kept[nextKept] = new Window() : kept[nextKept];
     nextKept = (nextKept + 1) % KEPT_SEGMENTS;
-    int size = segments.decrypt(index, index + 1, first, window.room(segments.plaintextSize(index)), 0);
-    window.start = SegmentCipher.plaintextStart(index);
-    window.size = size;
-    return window;
+    some.take(segments, index);
+    return some;
   }
 
   @Override
@@ -273,6 +287,9 @@ final class EncryptedInputStream extends FSInputStream
     if (target > length) {
       throw new EOFException(FSExceptionMessages.CANNOT_SEEK_PAST_EOF);
     }
+    if (target != position) {
+      inOrder = 0;
+    }
     position = target;
   }
 
@@ -313,6 +330,7 @@ final class EncryptedInputStream extends FSInputStream
       case StreamCapabilities.PREADBYTEBUFFER:
       case StreamCapabilities.UNBUFFER:
       case StreamCapabilities.VECTOREDIO:
+      case StreamCapabilities.IOSTATISTICS:
         return true;
       default:
         return false;
@@ -335,11 +353,19 @@ final class EncryptedInputStream extends FSInputStream
   }
 
   private void forget() {
-    segments.forget();
+    if (ahead != null) {
+      ahead.close();
+      ahead = null;
+    }
     bounce = null;
     Arrays.fill(kept, null);
-    ahead.bytes = new byte[0];
-    ahead.size = 0;
+    window = new Window();
+  }
+
+  /** What the storage counts of its own stream; null if it counts nothing. */
+  @Override
+  public IOStatistics getIOStatistics() {
+    return stored.stream() == null ? null : IOStatisticsSupport.retrieveIOStatistics(stored.stream());
   }
 
   @Override

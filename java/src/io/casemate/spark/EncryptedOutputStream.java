@@ -35,9 +35,16 @@ final class EncryptedOutputStream extends OutputStream implements StreamCapabili
   private boolean broken;
 
   EncryptedOutputStream(FSDataOutputStream stored, DatasetKey key, SecureRandom random, Completion completion) {
+    this(stored, key, random, null, completion);
+  }
+
+  /** @param fileId from {@link FileIds}, or null for a random one */
+  EncryptedOutputStream(FSDataOutputStream stored, DatasetKey key, SecureRandom random, String fileId,
+      Completion completion) {
     byte[] fileKey = new byte[32];
     random.nextBytes(fileKey);
-    Preamble preamble = Preamble.create(key, fileKey, random);
+    Preamble preamble = fileId == null
+        ? Preamble.create(key, fileKey, random) : Preamble.create(key, fileKey, random, fileId);
     byte[] header = SegmentCipher.newHeader(random);
     this.stored = stored;
     this.cipher = new SegmentCipher(fileKey, header, preamble.bytes());

@@ -12,7 +12,7 @@ record Guard(Agent agent, Places places, StoredFiles files, Manifests manifests,
     StoredFiles files = new StoredFiles(agent, stored, places);
     Manifests manifests = new Manifests(agent, stored, files);
     Commits commits = new Commits(agent, stored, files, manifests);
-    ZoneChanges changes = new ZoneChanges(agent, places, commits, stored, storage);
+    ZoneChanges changes = new ZoneChanges(agent, places, commits, files, manifests, stored, storage);
     return new Guard(agent, places, files, manifests, changes, places.session().strict());
   }
 }

@@ -106,7 +106,8 @@ final class Json {
     }
   }
 
-  private static void string(String text, StringBuilder out) {
+  /** RFC 8785 text. */
+  static void string(String text, StringBuilder out) {
     out.append('"');
     for (int i = 0; i < text.length(); i++) {
       char c = text.charAt(i);

@@ -4,7 +4,6 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
 import java.util.HashMap;
@@ -13,7 +12,6 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
-import java.util.TreeMap;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -24,7 +22,8 @@ import java.util.regex.Pattern;
 final class Manifest {
   static final String DIRECTORY = "_casemate";
   static final String TEMPORARY_DIRECTORY = "_temporary";
-  private static final Pattern FILE_NAME = Pattern.compile("manifest-([0-9]{10,18})\\.json");
+  private static final Pattern FILE_NAME = Pattern.compile("manifest-([0-9]{10,18})-[0-9a-f]{16}\\.json");
+  private static final byte[] VERSION = ",\"version\":1}".getBytes(StandardCharsets.US_ASCII);
   private static final byte[] PURPOSE = "casemate:manifest:v1".getBytes(StandardCharsets.US_ASCII);
 
   /** One file: stored length in bytes and its file id. */
@@ -32,12 +31,14 @@ final class Manifest {
 
   private final String location;
   private final long generation;
+  private final String digest;
   private final Map<String, Entry> files;
   private final Map<String, Set<String>> children = new HashMap<>(); // directory -> names of its files and directories
 
-  private Manifest(String location, long generation, Map<String, Entry> files) {
+  private Manifest(String location, Generation recorded, Map<String, Entry> files) {
     this.location = location;
-    this.generation = generation;
+    this.generation = recorded.number();
+    this.digest = recorded.digest();
     this.files = files;
     for (String path : files.keySet()) {
       for (String child = path; ; ) {
@@ -63,6 +64,11 @@ final class Manifest {
     return files;
   }
 
+  /** Whether this is the manifest of a recorded generation. */
+  boolean is(Generation recorded) {
+    return generation == recorded.number() && digest.equals(recorded.digest());
+  }
+
   /** The manifest's words for itself in messages. */
   String place() {
     return "generation " + generation + " of " + location;
@@ -73,15 +79,19 @@ final class Manifest {
     return children.getOrDefault(directory, Set.of());
   }
 
-  static String fileName(long generation) {
-    return String.format("manifest-%010d.json", generation);
+  /** With the begin of its digest, so that two jobs that commit at once do not write one file. */
+  static String fileName(Generation generation) {
+    return String.format("manifest-%010d-%s.json", generation.number(), generation.digest().substring(0, 16));
   }
 
   /** The number in a manifest's file name; -1 for any other name. */
   static long number(String name) {
     Matcher matcher = FILE_NAME.matcher(name);
-    return matcher.matches() && fileName(Long.parseLong(matcher.group(1))).equals(name)
-        ? Long.parseLong(matcher.group(1)) : -1;
+    if (!matcher.matches()) {
+      return -1;
+    }
+    long number = Long.parseLong(matcher.group(1));
+    return String.format("%010d", number).equals(matcher.group(1)) ? number : -1;
   }
 
   static String digest(byte[] bytes) {
@@ -94,35 +104,52 @@ final class Manifest {
 
   /** The bytes of a manifest file. */
   static byte[] build(DatasetKey key, String location, long generation, Map<String, Entry> files) {
-    Map<String, Object> document = document(key.dataset(), key.version(), location, generation, files);
-    document.put("mac", mac(key, document));
-    return Json.canonical(document);
+    byte[] message = message(key.dataset(), key.version(), location, generation, files);
+    return withMac(message, mac(key, message));
   }
 
-  private static Map<String, Object> document(
+  /** What is authenticated: RFC 8785 JSON, put together by hand, since there may be hundreds of thousands of files. */
+  private static byte[] message(
       String dataset, long keyVersion, String location, long generation, Map<String, Entry> files) {
-    List<String> paths = new ArrayList<>(files.keySet());
-    Map<String, byte[]> order = new HashMap<>();
-    paths.forEach(path -> order.put(path, path.getBytes(StandardCharsets.UTF_8)));
-    paths.sort((a, b) -> Arrays.compareUnsigned(order.get(a), order.get(b)));
-    List<Object> entries = new ArrayList<>();
-    for (String path : paths) {
-      Entry entry = files.get(path);
-      entries.add(Map.of("file_id", entry.fileId(), "length", entry.length(), "path", path));
+    record Named(byte[] order, String path) {}
+    Named[] sorted = new Named[files.size()];
+    int count = 0;
+    for (String path : files.keySet()) {
+      sorted[count++] = new Named(path.getBytes(StandardCharsets.UTF_8), path);
     }
-    Map<String, Object> document = new TreeMap<>();
-    document.put("version", 1L);
-    document.put("dataset", dataset);
-    document.put("kek", keyVersion);
-    document.put("location", location);
-    document.put("generation", generation);
-    document.put("files", entries);
-    return document;
+    Arrays.sort(sorted, (a, b) -> Arrays.compareUnsigned(a.order(), b.order()));
+    StringBuilder out = new StringBuilder(256 + 160 * count);
+    out.append("{\"dataset\":");
+    Json.string(dataset, out);
+    out.append(",\"files\":[");
+    String separator = "";
+    for (Named file : sorted) {
+      Entry entry = files.get(file.path());
+      out.append(separator).append("{\"file_id\":");
+      Json.string(entry.fileId(), out);
+      out.append(",\"length\":").append(entry.length()).append(",\"path\":");
+      Json.string(file.path(), out);
+      out.append('}');
+      separator = ",";
+    }
+    out.append("],\"generation\":").append(generation).append(",\"kek\":").append(keyVersion).append(",\"location\":");
+    Json.string(location, out);
+    out.append(",\"version\":1}");
+    return out.toString().getBytes(StandardCharsets.UTF_8);
   }
 
-  private static String mac(DatasetKey key, Map<String, Object> document) {
+  private static byte[] withMac(byte[] message, String mac) {
+    byte[] member = (",\"mac\":\"" + mac + "\"").getBytes(StandardCharsets.US_ASCII);
+    byte[] bytes = Arrays.copyOf(message, message.length + member.length);
+    int end = message.length - VERSION.length;
+    System.arraycopy(member, 0, bytes, end, member.length);
+    System.arraycopy(VERSION, 0, bytes, end + member.length, VERSION.length);
+    return bytes;
+  }
+
+  private static String mac(DatasetKey key, byte[] message) {
     byte[] macKey = Hkdf.derive(key.key(), new byte[0], PURPOSE);
-    return Base64.getEncoder().encodeToString(Hkdf.hmac(macKey, Json.canonical(document)));
+    return Base64.getEncoder().encodeToString(Hkdf.hmac(macKey, message));
   }
 
   /** Hands out the dataset key of a version. */
@@ -139,13 +166,13 @@ final class Manifest {
       throws IOException {
     // 1. The very bytes that were recorded.       3. For this dataset, place and generation.
     // 2. Of the one form that a writer writes.    4. Authentic under the dataset key.
-    Map<String, Object> document;
     Map<String, Entry> files = new HashMap<>();
     long generation;
     int keyVersion;
-    Object mac;
+    String mac;
+    byte[] message;
     try {
-      document = new TreeMap<>(Json.parseObject(bytes));
+      Map<String, Object> document = Json.parseObject(bytes);
       generation = (Long) document.get("generation");
       if (!digest(bytes).equals(recorded.digest())) { // (1)
         // Still unverified here: it words the refusal and decides nothing.
@@ -158,11 +185,9 @@ final class Manifest {
         files.put((String) file.get("path"), new Entry((Long) file.get("length"), (String) file.get("file_id")));
       }
       keyVersion = Math.toIntExact((Long) document.get("kek"));
-      mac = document.get("mac");
-      Map<String, Object> expected = document( // (2) and (3): rebuilt, it must come out the same
-          dataset, keyVersion, location, recorded.number(), files);
-      expected.put("mac", mac);
-      if (!(mac instanceof String) || !Arrays.equals(Json.canonical(expected), bytes)) {
+      mac = (String) document.get("mac");
+      message = message(dataset, keyVersion, location, recorded.number(), files); // (2), (3): it must come out the same
+      if (mac.length() != 44 || !Arrays.equals(withMac(message, mac), bytes)) {
         throw tampered(name,
             "not the manifest of " + dataset + " at " + location + ", generation " + recorded.number());
       }
@@ -171,12 +196,11 @@ final class Manifest {
     } catch (IOException | RuntimeException e) {
       throw tampered(name, "not a manifest: " + e.getMessage());
     }
-    document.remove("mac");
-    byte[] right = mac(keys.key(keyVersion), document).getBytes(StandardCharsets.UTF_8);
-    if (!MessageDigest.isEqual(right, ((String) mac).getBytes(StandardCharsets.UTF_8))) {
+    byte[] right = mac(keys.key(keyVersion), message).getBytes(StandardCharsets.US_ASCII);
+    if (!MessageDigest.isEqual(right, mac.getBytes(StandardCharsets.UTF_8))) {
       throw tampered(name, "does not authenticate under version " + keyVersion + " of " + dataset); // (4)
     }
-    return new Manifest(location, generation, files);
+    return new Manifest(location, recorded, files);
   }
 
   static IntegrityException rolledBack(String location, long recorded, long found) {

@@ -1,8 +1,11 @@
 package io.casemate.spark;
 
 import java.io.IOException;
-import java.util.ArrayList;
-import java.util.List;
+import java.io.InterruptedIOException;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import org.apache.hadoop.fs.FSDataInputStream;
@@ -16,6 +19,7 @@ import org.apache.hadoop.fs.Path;
  */
 final class Manifests {
   private static final int MAX_MANIFEST_BYTES = 1 << 30;
+  private static final long SETTLE_MILLIS = 200;
 
   private final Agent agent;
   private final FileSystem stored;
@@ -36,12 +40,25 @@ final class Manifests {
     try {
       check.run();
     } catch (IntegrityException stale) {
+      if (stale.code().equals("manifest-missing")) {
+        settle();
+      }
       agent.forget();
       try {
         check.run();
       } catch (CasemateException refusal) {
         throw agent.report(refusal);
       }
+    }
+  }
+
+  /** A writer may be between putting a directory into place and recording it. */
+  private static void settle() throws IOException {
+    try {
+      Thread.sleep(SETTLE_MILLIS);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new InterruptedIOException();
     }
   }
 
@@ -71,10 +88,10 @@ final class Manifests {
   }
 
   Manifest load(Zone zone, String location, Generation recorded, Path root) throws IOException {
-    String key = zone.dataset() + " " + location + " " + recorded.number() + " " + recorded.digest();
+    String key = zone.dataset() + " " + location;
     Manifest manifest = agent.manifests().get(key);
-    if (manifest == null) {
-      String name = location + "/" + Manifest.DIRECTORY + "/" + Manifest.fileName(recorded.number());
+    if (manifest == null || !manifest.is(recorded)) {
+      String name = location + "/" + Manifest.DIRECTORY + "/" + Manifest.fileName(recorded);
       manifest = Manifest.verify(
           readManifest(root, location, recorded), recorded, zone.dataset(), location,
           version -> agent.key(zone.dataset(), version, name), name);
@@ -85,7 +102,7 @@ final class Manifests {
 
   private byte[] readManifest(Path root, String location, Generation recorded) throws IOException {
     Path directory = new Path(root, Manifest.DIRECTORY);
-    Path file = new Path(directory, Manifest.fileName(recorded.number()));
+    Path file = new Path(directory, Manifest.fileName(recorded));
     if (recorded.deleted()) {
       throw new IntegrityException(
           "manifest-missing", location, "was deleted as generation " + recorded.number() + " and not written again");
@@ -101,22 +118,23 @@ final class Manifests {
     } catch (CasemateException e) {
       throw e;
     } catch (IOException e) {
-      long older = storedGenerations(directory).stream().filter(n -> n < recorded.number()).reduce(0L, Math::max);
+      long older = storedGenerations(directory).values().stream().filter(n -> n < recorded.number()).reduce(0L, Math::max);
       if (older > 0) {
         throw Manifest.rolledBack(location, recorded.number(), older);
       }
       throw new IntegrityException("manifest-missing", location,
-          Manifest.DIRECTORY + "/" + Manifest.fileName(recorded.number()) + " cannot be read: " + e.getMessage());
+          Manifest.DIRECTORY + "/" + Manifest.fileName(recorded) + " cannot be read: " + e.getMessage());
     }
   }
 
-  List<Long> storedGenerations(Path directory) {
-    List<Long> numbers = new ArrayList<>();
+  /** The manifest files that lie in a directory, by the number in their name. */
+  Map<Path, Long> storedGenerations(Path directory) {
+    Map<Path, Long> numbers = new HashMap<>();
     try {
       for (FileStatus status : stored.listStatus(directory)) {
         long number = Manifest.number(status.getPath().getName());
         if (number > 0) {
-          numbers.add(number);
+          numbers.put(status.getPath(), number);
         }
       }
     } catch (IOException e) {
@@ -142,6 +160,9 @@ final class Manifests {
         if (!file.zone().canWrite()) {
           throw new IntegrityException("manifest-missing", file.location(), "lies in no directory that was committed");
         }
+        return;
+      }
+      if (!lists(manifest, file) && isOurs(file)) {
         return;
       }
       if (!file.zone().canRead()) {
@@ -171,41 +192,102 @@ final class Manifests {
     }
   }
 
-  /** A listing is complete when it has every name that the governing manifest has here, and no other file. */
-  void checkListing(Place directory, FileStatus[] entries) throws IOException {
+  private static boolean lists(Manifest manifest, Place file) {
+    return manifest.files().containsKey(Location.relative(file.location(), manifest.location()));
+  }
+
+  /** Whether a file was written for its place by this job, and may be seen by it before it is committed. */
+  private boolean isOurs(Place file) throws IOException {
+    return file.zone().canWrite() && files.origin(file) == FileIds.Origin.OURS;
+  }
+
+  /**
+   * Whether a file is in no manifest since its writer has not committed it, or never will. Such a file is not there:
+   * nobody but its writer's job sees it. Decided by the latest record, since it may have been committed meanwhile.
+   */
+  boolean isLeftOut(Place file) throws IOException {
+    if (isOwn(file) || file.location().equals(file.zone().prefix())) {
+      return false;
+    }
+    boolean[] leftOut = new boolean[1];
+    checked(() -> leftOut[0] = awaitsCommit(governing(parent(file)), file, false));
+    if (leftOut[0]) {
+      agent.forget();
+      checked(() -> leftOut[0] = awaitsCommit(governing(parent(file)), file, true));
+    }
+    return leftOut[0];
+  }
+
+  private boolean awaitsCommit(Manifest manifest, Place file, boolean look) throws IOException {
+    if (manifest == null || lists(manifest, file)) {
+      return false;
+    }
+    return !look || switch (files.origin(file)) {
+      case PENDING -> true;
+      case OURS -> !file.zone().canWrite();
+      case FOREIGN -> false;
+    };
+  }
+
+  /**
+   * A listing is complete when it has every name that the governing manifest has here, and no other file.
+   *
+   * @return the entries without files that await their commit
+   */
+  FileStatus[] checkListing(Place directory, FileStatus[] entries) throws IOException {
     if (isOwn(directory)) {
+      return entries;
+    }
+    Set<String> leftOut = new HashSet<>();
+    checked(() -> checkEntries(directory, entries, leftOut, false));
+    if (!leftOut.isEmpty()) {
+      leftOut.clear();
+      agent.forget();
+      checked(() -> checkEntries(directory, entries, leftOut, true));
+    }
+    return leftOut.isEmpty() ? entries : Arrays.stream(entries)
+        .filter(entry -> !leftOut.contains(entry.getPath().getName())).toArray(FileStatus[]::new);
+  }
+
+  /** @param look whether to look into files that the manifest does not list; else the first one ends the check */
+  private void checkEntries(Place directory, FileStatus[] entries, Set<String> leftOut, boolean look)
+      throws IOException {
+    leftOut.clear();
+    Manifest manifest = governing(directory);
+    if (manifest == null) {
+      if (!directory.zone().canWrite()) {
+        throw new IntegrityException(
+            "manifest-missing", directory.location(), "neither it nor a directory above it was committed");
+      }
       return;
     }
-    checked(() -> {
-      Manifest manifest = governing(directory);
-      if (manifest == null) {
-        if (!directory.zone().canWrite()) {
-          throw new IntegrityException(
-              "manifest-missing", directory.location(), "neither it nor a directory above it was committed");
-        }
-        return;
+    Set<String> missing = new TreeSet<>(
+        manifest.children(Location.relative(directory.location(), manifest.location())));
+    for (FileStatus entry : entries) {
+      Place place = directory.child(entry.getPath().getName());
+      boolean misplaced = entry.isDirectory()
+          && manifest.files().containsKey(Location.relative(place.location(), manifest.location()));
+      if (!misplaced) { // a directory in place of a file is not that file
+        missing.remove(entry.getPath().getName());
       }
-      Set<String> missing = new TreeSet<>(
-          manifest.children(Location.relative(directory.location(), manifest.location())));
-      for (FileStatus entry : entries) {
-        Place place = directory.child(entry.getPath().getName());
-        boolean misplaced = entry.isDirectory()
-            && manifest.files().containsKey(Location.relative(place.location(), manifest.location()));
-        if (!misplaced) { // a directory in place of a file is not that file
-          missing.remove(entry.getPath().getName());
-        }
-        if (!entry.isDirectory() && !isOwn(place)) {
+      if (!entry.isDirectory() && !isOwn(place)) {
+        if (awaitsCommit(manifest, place, look)) {
+          leftOut.add(entry.getPath().getName());
+          if (!look) {
+            return;
+          }
+        } else if (!look || lists(manifest, place) || !isOurs(place)) {
           checkListed(manifest, place, entry.getLen());
         }
       }
-      for (String name : missing) {
-        Place place = directory.child(name);
-        if (!isOwn(place) && !agent.changes().anyWithin(place.location())) {
-          throw new IntegrityException("manifest-file-missing", place.location(), "is in " + manifest.place()
-              + " but not there");
-        }
+    }
+    for (String name : missing) {
+      Place place = directory.child(name);
+      if (!isOwn(place) && !agent.changes().anyWithin(place.location())) {
+        throw new IntegrityException("manifest-file-missing", place.location(), "is in " + manifest.place()
+            + " but not there");
       }
-    });
+    }
   }
 
   /** The length alone decides; only for the words of a refusal is the file looked into. */

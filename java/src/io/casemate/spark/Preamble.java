@@ -83,7 +83,11 @@ final class Preamble {
   static Preamble create(DatasetKey key, byte[] fileKey, SecureRandom random) {
     byte[] id = new byte[16];
     random.nextBytes(id);
-    String fileId = Base64.getEncoder().encodeToString(id);
+    return create(key, fileKey, random, Base64.getEncoder().encodeToString(id));
+  }
+
+  /** As above, with a file id of {@link FileIds}. */
+  static Preamble create(DatasetKey key, byte[] fileKey, SecureRandom random, String fileId) {
     byte[] nonce = new byte[NONCE_SIZE_BYTES];
     random.nextBytes(nonce);
     byte[] sealed;

@@ -29,6 +29,25 @@ final class SegmentCipher {
   private final SecretKeySpec key;
   private final byte[] nonce = new byte[NONCE_SIZE_BYTES];
 
+  private SegmentCipher(SecretKeySpec key, byte[] noncePrefix) {
+    System.arraycopy(noncePrefix, 0, nonce, 0, NONCE_PREFIX_SIZE_BYTES);
+    this.key = key;
+    this.cipher = newCipher();
+  }
+
+  /** One for the same file, to decrypt on another thread. */
+  SegmentCipher another() {
+    return new SegmentCipher(key, nonce);
+  }
+
+  private static Cipher newCipher() {
+    try {
+      return Cipher.getInstance("AES/GCM/NoPadding");
+    } catch (GeneralSecurityException e) {
+      throw new IllegalStateException("this Java has no AES-GCM", e);
+    }
+  }
+
   /** @throws IllegalArgumentException if {@code header} does not begin with its own length */
   SegmentCipher(byte[] fileKey, byte[] header, byte[] preamble) {
     if (header.length != HEADER_SIZE_BYTES || header[0] != HEADER_SIZE_BYTES) {
@@ -38,11 +57,7 @@ final class SegmentCipher {
     System.arraycopy(header, 1, salt, 0, SALT_SIZE_BYTES);
     System.arraycopy(header, 1 + SALT_SIZE_BYTES, nonce, 0, NONCE_PREFIX_SIZE_BYTES);
     key = new SecretKeySpec(Hkdf.derive(fileKey, salt, preamble), "AES");
-    try {
-      cipher = Cipher.getInstance("AES/GCM/NoPadding");
-    } catch (GeneralSecurityException e) {
-      throw new IllegalStateException("this Java has no AES-GCM", e);
-    }
+    cipher = newCipher();
   }
 
   /** A stream header with a fresh salt and nonce prefix. */

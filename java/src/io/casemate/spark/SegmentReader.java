@@ -2,15 +2,20 @@ package io.casemate.spark;
 
 import java.io.EOFException;
 import java.io.IOException;
+import java.util.concurrent.ArrayBlockingQueue;
 import javax.crypto.AEADBadTagException;
-import org.apache.hadoop.fs.FSDataInputStream;
 
 /** Fetches and decrypts segments of one file, and says what is wrong with those that are bad. Not thread-safe. */
 final class SegmentReader {
-  /** Most segments to fetch at once; half a megabyte, below the humongous objects of G1. */
-  static final int MAX_FETCH = 8;
+  /** Most segments to fetch at once: what is fetched, decrypted and handed on stays in a core's own cache. */
+  static final int MAX_FETCH = 4;
 
-  private final FSDataInputStream stored;
+  private static final int BUFFER_SIZE_BYTES = MAX_FETCH * SegmentCipher.SEGMENT_SIZE_BYTES;
+  /** Ciphertext is never kept, so that as many buffers do as threads decrypt at one time. */
+  private static final ArrayBlockingQueue<byte[]> BUFFERS =
+      new ArrayBlockingQueue<>(2 * Runtime.getRuntime().availableProcessors());
+
+  private final StoredBytes stored;
   private final String name;
   private final SegmentCipher cipher;
   private final Agent agent;
@@ -18,9 +23,10 @@ final class SegmentReader {
   private final long storedLength;
   private final long last;
   private boolean endAuthentic;
-  private byte[] ciphertext = new byte[0];
+  private byte[] ciphertext;
+  private long fetched;
 
-  SegmentReader(FSDataInputStream stored, String name, SegmentCipher cipher, long storedLength, Agent agent) {
+  SegmentReader(StoredBytes stored, String name, SegmentCipher cipher, long storedLength, Agent agent) {
     this.stored = stored;
     this.name = name;
     this.cipher = cipher;
@@ -28,6 +34,15 @@ final class SegmentReader {
     this.storedLength = storedLength;
     this.length = SegmentCipher.plaintextSize(storedLength);
     this.last = (storedLength - Preamble.SIZE_BYTES - 1) / SegmentCipher.SEGMENT_SIZE_BYTES;
+  }
+
+  /** Another one for the same file, for another thread. */
+  SegmentReader another() {
+    return new SegmentReader(stored, name, cipher.another(), storedLength, agent);
+  }
+
+  StoredBytes stored() {
+    return stored;
   }
 
   /** The index of the last segment. */
@@ -43,49 +58,60 @@ final class SegmentReader {
     return Math.min(SegmentCipher.storedStart(index + 1), storedLength);
   }
 
-  /** Brings the ciphertext of segments {@code first} to {@code end - 1} into memory. */
-  void fetch(long first, long end, boolean positioned) throws IOException {
+  /** Brings the ciphertext of segments {@code first} to {@code end - 1} into memory, until {@link #release}. */
+  void fetch(long first, long end, boolean jump) throws IOException {
     long from = SegmentCipher.storedStart(first);
     int size = (int) (storedEnd(end - 1) - from);
-    if (ciphertext.length < size) {
-      int limit = MAX_FETCH * SegmentCipher.SEGMENT_SIZE_BYTES;
-      ciphertext = new byte[Math.max(size, Math.min(2 * ciphertext.length, limit))];
+    if (ciphertext == null) {
+      byte[] pooled = BUFFERS.poll();
+      ciphertext = pooled != null ? pooled : new byte[BUFFER_SIZE_BYTES];
     }
+    fetched = first;
     try {
-      if (positioned) {
-        stored.readFully(from, ciphertext, 0, size);
-      } else {
-        if (stored.getPos() != from) {
-          stored.seek(from);
-        }
-        stored.readFully(ciphertext, 0, size);
-      }
+      stored.readFully(from, ciphertext, 0, size, jump);
     } catch (EOFException e) {
-      throw agent.report(new IntegrityException("file-truncated", name, "ends within segment " + (end - 1), e));
+      release();
+      throw refused(new IntegrityException("file-truncated", name, "ends within segment " + (end - 1), e));
+    } catch (IOException | RuntimeException e) {
+      release();
+      throw e;
     }
   }
 
-  /** Decrypts fetched segments; {@code fetched} is the index of the first one that was fetched. */
-  int decrypt(long first, long end, long fetched, byte[] out, int offset) throws IOException {
-    int done = 0;
-    for (long index = first; index < end; index++) {
-      int from = (int) (SegmentCipher.storedStart(index) - SegmentCipher.storedStart(fetched));
-      int size = (int) (storedEnd(index) - SegmentCipher.storedStart(index));
-      try {
-        cipher.decrypt(index, index == last, ciphertext, from, size, out, offset + done);
-      } catch (AEADBadTagException e) {
-        throw agent.report(badSegment(index, from, size, e));
-      }
-      endAuthentic |= index == last;
-      done += size - SegmentCipher.TAG_SIZE_BYTES;
-    }
-    return done;
+  /** Decrypts one fetched segment; returns its plaintext bytes. */
+  int decrypt(long index, byte[] out, int offset) throws IOException {
+    int from = (int) (SegmentCipher.storedStart(index) - SegmentCipher.storedStart(fetched));
+    int size = (int) (storedEnd(index) - SegmentCipher.storedStart(index));
+    decrypt(index, ciphertext, from, size, out, offset);
+    return size - SegmentCipher.TAG_SIZE_BYTES;
   }
 
-  private IntegrityException badSegment(long index, int from, int size, AEADBadTagException cause) {
+  /** Decrypts one segment of {@code size} stored bytes, wherever they were fetched to. */
+  void decrypt(long index, byte[] in, int from, int size, byte[] out, int offset) throws IOException {
+    try {
+      cipher.decrypt(index, index == last, in, from, size, out, offset);
+    } catch (AEADBadTagException e) {
+      throw refused(badSegment(index, in, from, size, e));
+    }
+    endAuthentic |= index == last;
+  }
+
+  /** Gives the ciphertext's buffer back. */
+  void release() {
+    if (ciphertext != null) {
+      BUFFERS.offer(ciphertext);
+      ciphertext = null;
+    }
+  }
+
+  private IntegrityException refused(IntegrityException refusal) {
+    return agent == null ? refusal : agent.report(refusal);
+  }
+
+  private IntegrityException badSegment(long index, byte[] in, int from, int size, AEADBadTagException cause) {
     if (index == last && size > SegmentCipher.TAG_SIZE_BYTES) {
       try {
-        cipher.decrypt(index, false, ciphertext, from, size, new byte[size], 0);
+        cipher.decrypt(index, false, in, from, size, new byte[size], 0);
         return new IntegrityException(
             "file-truncated", name, "ends after segment " + index + ", which is not its last");
       } catch (AEADBadTagException e) {
@@ -101,12 +127,11 @@ final class SegmentReader {
   void authenticateEnd() throws IOException {
     if (!endAuthentic) {
       fetch(last, last + 1, true);
-      decrypt(last, last + 1, last, new byte[SegmentCipher.SEGMENT_SIZE_BYTES], 0);
+      try {
+        decrypt(last, new byte[SegmentCipher.SEGMENT_SIZE_BYTES], 0);
+      } finally {
+        release();
+      }
     }
-  }
-
-  /** Gives memory back. */
-  void forget() {
-    ciphertext = new byte[0];
   }
 }

@@ -5,9 +5,10 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Objects;
 
 /** What the attested job may do, as the agent tells it. Immutable for the life of the process. */
-record Session(boolean strict, boolean plaintextAllowed, List<String> privatePrefixes, List<Zone> zones) {
+record Session(String job, boolean strict, boolean plaintextAllowed, List<String> privatePrefixes, List<Zone> zones) {
   /** @throws IOException if a member is missing or of an unknown value: nothing is assumed. */
   static Session parse(Map<String, Object> reply) throws IOException {
     try {
@@ -27,7 +28,8 @@ record Session(boolean strict, boolean plaintextAllowed, List<String> privatePre
         case "deny" -> false;
         default -> throw new IOException("plaintext_output " + reply.get("plaintext_output"));
       };
-      return new Session((Boolean) reply.get("strict"), allowed, List.copyOf(privatePrefixes), List.copyOf(zones));
+      return new Session(Objects.requireNonNull((String) reply.get("job")), (Boolean) reply.get("strict"), allowed,
+          List.copyOf(privatePrefixes), List.copyOf(zones));
     } catch (ClassCastException | NullPointerException | IllegalArgumentException e) {
       throw new IOException("the agent's session is not of the form it must have: " + e.getMessage(), e);
     }

@@ -1,5 +1,7 @@
 package io.casemate.spark;
 
+import static org.apache.hadoop.fs.Options.OpenFileOptions.FS_OPTION_OPENFILE_STANDARD_OPTIONS;
+
 import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
@@ -22,12 +24,14 @@ import org.apache.hadoop.fs.FileUtil;
 import org.apache.hadoop.fs.FsStatus;
 import org.apache.hadoop.fs.LocalFileSystem;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.impl.AbstractFSBuilderImpl;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
 import org.apache.hadoop.fs.permission.FsAction;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.security.AccessControlException;
 import org.apache.hadoop.security.token.DelegationTokenIssuer;
 import org.apache.hadoop.security.token.Token;
+import org.apache.hadoop.util.LambdaUtils;
 import org.apache.hadoop.util.Progressable;
 
 /**
@@ -115,14 +119,17 @@ public final class ZoneFileSystem extends FileSystem {
     if (!place.inZone()) {
       return storage.open(path, bufferSize);
     }
-    FileStatus status = storedStatus(place);
+    return open(place, storedStatus(place),
+        new OpenFileParameters().withBufferSize(bufferSize).withOptions(new Configuration(false)));
+  }
+
+  private FSDataInputStream open(Place place, FileStatus status, OpenFileParameters options) throws IOException {
     if (status.isDirectory()) {
       throw new FileNotFoundException(place.location() + ": is a directory");
     }
-    long length = status.getLen();
-    return guard().files().open(place, length, bufferSize, fileId -> {
+    return guard().files().open(place, status, options, fileId -> {
       if (guard().strict()) {
-        guard().manifests().checkOpen(place, length, fileId);
+        guard().manifests().checkOpen(place, status.getLen(), fileId);
       }
     });
   }
@@ -138,21 +145,35 @@ public final class ZoneFileSystem extends FileSystem {
     }
   }
 
+  /** Lengths that a program says it knows are never believed; a read policy is heeded, and passed on to the storage. */
   @Override
   protected CompletableFuture<FSDataInputStream> openFileWithOptions(Path path, OpenFileParameters parameters)
       throws IOException {
-    return super.openFileWithOptions(path, parameters); // comes down to open, above
+    Place place = locate(path);
+    if (!place.inZone()) {
+      return super.openFileWithOptions(path, parameters); // comes down to open, above
+    }
+    AbstractFSBuilderImpl.rejectUnknownMandatoryKeys(
+        parameters.getMandatoryKeys(), FS_OPTION_OPENFILE_STANDARD_OPTIONS, "for " + path);
+    return LambdaUtils.eval(new CompletableFuture<>(), () -> open(place, storedStatus(place), parameters));
   }
 
   @Override
   public FileStatus getFileStatus(Path path) throws IOException {
     Place place = locate(path);
-    return place.inZone() ? plain(place, storedStatus(place)) : storage.getFileStatus(path);
+    if (!place.inZone()) {
+      return storage.getFileStatus(path);
+    }
+    FileStatus status = storedStatus(place);
+    if (guard().strict() && !status.isDirectory() && guard().manifests().isLeftOut(place)) {
+      throw new FileNotFoundException(place.location() + ": was never committed");
+    }
+    return plain(place, status);
   }
 
   private FileStatus plain(Place place, FileStatus status) throws IOException {
     return !place.inZone() || status.isDirectory()
-        ? status : new ZoneFileStatus(status, guard().files().plaintextLength(place, status.getLen()));
+        ? status : new ZoneFileStatus(status, guard().files().plaintextLength(place, status));
   }
 
   @Override
@@ -172,7 +193,7 @@ public final class ZoneFileSystem extends FileSystem {
     }
     FileStatus[] listing = visible.toArray(new FileStatus[0]);
     if (place.inZone() && guard().strict()) {
-      guard().manifests().checkListing(place, listing);
+      listing = guard().manifests().checkListing(place, listing);
     }
     for (int i = 0; i < listing.length; i++) {
       String name = listing[i].getPath().getName();
@@ -267,8 +288,9 @@ public final class ZoneFileSystem extends FileSystem {
   private FSDataOutputStream encrypted(Place place, DatasetKey key, FSDataOutputStream out) throws IOException {
     Changes changes = guard().agent().changes();
     changes.opened(place.location());
-    return new FSDataOutputStream(new EncryptedOutputStream(out, key, random, () -> {
-      changes.closed(place.location());
+    String fileId = guard().agent().fileIds().create(key, FileIds.destination(place), random);
+    return new FSDataOutputStream(new EncryptedOutputStream(out, key, random, fileId, () -> {
+      changes.closed(place.location(), fileId);
       if (place.path().getName().equals(SUCCESS)) {
         guard().changes().succeeded(place);
       }
@@ -340,6 +362,26 @@ public final class ZoneFileSystem extends FileSystem {
   @Override
   public boolean setReplication(Path path, short replication) throws IOException {
     return systemFor(locateForWrite(path)).setReplication(path, replication);
+  }
+
+  // Spark's write jobs: see ZoneCommitProtocol
+
+  /** The zones behind a file system; null where there are none. */
+  static ZoneFileSystem of(FileSystem system) {
+    return system instanceof ZoneLocalFileSystem local ? local.zones()
+        : system instanceof ZoneFileSystem zones ? zones : null;
+  }
+
+  boolean deleteAtCommit(Path path, Path output) throws IOException {
+    return guard().changes().deleteAtCommit(locate(path), locate(output));
+  }
+
+  void commitJob(Path output, String attempt, boolean dynamic, Runnable spark) throws IOException {
+    new WriteJobs(guard().agent(), guard().changes()).commit(locate(output), attempt, dynamic, spark);
+  }
+
+  void abortJob(Path output, String attempt, Runnable spark) throws IOException {
+    new WriteJobs(guard().agent(), guard().changes()).abort(locate(output), attempt, spark);
   }
 
   // Copies to and from local files go through the zones of the local file system as well

@@ -41,6 +41,10 @@ public final class ZoneLocalFileSystem extends LocalFileSystem {
     this.zones = zones;
   }
 
+  ZoneFileSystem zones() {
+    return zones;
+  }
+
   @Override
   public void initialize(URI uri, Configuration conf) throws IOException {
     super.initialize(uri, conf);

@@ -188,9 +188,12 @@ public final class UnitTests {
       }
       byte[] stored = file.toByteArray();
       byte[] header = header(stored);
-      try (EncryptedInputStream in = new EncryptedInputStream(new FSDataInputStream(new Bytes(stored)), "f",
-          new SegmentCipher(key, header, preamble), stored.length, null)) {
-        Check.same(content(size), in.readAllBytes());
+      for (ReadPolicy policy : ReadPolicy.values()) {
+        try (EncryptedInputStream in = new EncryptedInputStream(
+            new StoredBytes.Streamed(new FSDataInputStream(new Bytes(stored)), true, null), "f",
+            new SegmentCipher(key, header, preamble), stored.length, policy, null)) {
+          Check.same(content(size), in.readAllBytes());
+        }
       }
     }
   }
@@ -285,7 +288,7 @@ public final class UnitTests {
   private static void badSession() throws Throwable {
     Map<String, Object> zone = Map.of("prefix", "file:///z", "dataset", "a/b", "access", "read");
     Map<String, Object> good =
-        Map.of("strict", true, "plaintext_output", "deny", "private_prefixes", List.of(), "zones", List.of(zone));
+        Map.of("job", "test", "strict", true, "plaintext_output", "deny", "private_prefixes", List.of(), "zones", List.of(zone));
     Session.parse(good);
     for (Map.Entry<String, Object> wrong : Map.<String, Object>of("strict", "yes", "plaintext_output", "maybe",
         "private_prefixes", List.of("relative"), "zones", List.of(Map.of("prefix", "file:///z"))).entrySet()) {
