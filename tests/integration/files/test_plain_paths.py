@@ -150,6 +150,25 @@ def test_a_c_program_reads_and_writes(stage: Stage, tmp_path: Path, how: str) ->
     assert (tmp_path / "clear" / "count").read_text() == "20000   "
 
 
+@BOTH
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed (Debian: r-base-core)")
+def test_an_r_program_reads_and_writes(stage: Stage, tmp_path: Path, how: str) -> None:
+    script = """
+    cat > "$TMPDIR/program.R" <<'END'
+paths <- commandArgs(trailingOnly = TRUE)
+rows <- read.csv(file.path(paths[1], "rows.csv"))
+write.csv(aggregate(id ~ name, rows, sum), file.path(paths[2], "sums.csv"), row.names = FALSE)
+saveRDS(rows, file.path(paths[2], "rows.rds"))
+stopifnot(identical(readRDS(file.path(paths[2], "rows.rds")), rows))
+END
+    Rscript "$TMPDIR/program.R" "$1" "$2"
+    """
+    job = run(stage, how, script, name=f"r-{how}")
+    assert job.outcome.outcome == "done", (job.outcome, job.output)
+    stage.decrypt(stage.root / "vault" / f"r-{how}", tmp_path / "clear")
+    assert (tmp_path / "clear" / "sums.csv").read_text() == f'"name","id"\n"{CANARY}",199990000\n'
+
+
 @needs_fuse
 def test_a_mounted_program_can_write_nowhere_else_but_into_private_memory(stage: Stage) -> None:
     script = f"""
