@@ -115,10 +115,10 @@ public final class IoBench {
     Map<String, Work> work = work();
     Map<String, Double> results = new TreeMap<>();
     for (String name : List.of("java_write", "java_read")) {
-      results.put(name + "_cold", rates(work.get(name), COLD_SIZE_BYTES)[0]);
+      results.put(name + "_cold", rates(work.get(name), Math.min(COLD_SIZE_BYTES, size))[0]);
     }
     for (Work each : work.values()) {
-      long end = System.nanoTime() + WARM_UP_NANOS;
+      long end = System.nanoTime() + Math.min(WARM_UP_NANOS, 16 * size); // less for a mere test
       do {
         each.run(size);
       } while (System.nanoTime() < end);
