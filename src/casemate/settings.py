@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from casemate.errors import UsageError
+from casemate.files import write_whole
 
 __all__ = ["DEFAULT_PORT", "ConfigInvalidError", "Settings"]
 
@@ -110,9 +111,7 @@ class Settings:
             "broker": {"url": self.broker_url, "ca": self._relative(self.broker_ca)},
             "tee_host": {"socket": self._relative(self.tee_socket)},
         }
-        draft = self.config_path.with_name(".config.json.new")
-        draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        draft.replace(self.config_path)
+        write_whole(self.config_path, (json.dumps(value, indent=2) + "\n").encode(), mode=0o644)
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.home)) if path.is_relative_to(self.home) else str(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http.client
 import json
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -14,9 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
-
-import httpx
+from urllib.parse import quote, urlencode
 
 import casemate.attestation.errors
 import casemate.attestation.refusals
@@ -32,6 +31,7 @@ from casemate.crypto.jose import Jwk, KeyPair
 from casemate.crypto.proof import make_proof
 from casemate.crypto.secret import KEY_SIZE, Secret
 from casemate.errors import CasemateError, error_class
+from casemate.https import MAX_ANSWER, HttpsConnection
 from casemate.model import DatasetName
 
 __all__ = ["AuditReport", "BrokerClient"]
@@ -71,10 +71,11 @@ class BrokerClient:
         self._token = token
         self._clock = clock
         try:
-            context = ssl.create_default_context(cadata=ca_pem)
+            self._connection = HttpsConnection(self.url, ca_pem, timeout=timeout)
         except ssl.SSLError as exc:
             raise BrokerUnreachableError(f"{self.url}: the pinned CA certificate cannot be used") from exc
-        self._http = httpx.Client(verify=context, timeout=timeout, trust_env=False)
+        except ValueError as exc:
+            raise BrokerUnreachableError(f"{self.url}: not an address ({exc})") from exc
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +86,7 @@ class BrokerClient:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._connection.close()
 
     # --- the broker ---
 
@@ -248,21 +249,25 @@ class BrokerClient:
     def _object(
         self, method: str, path: str, body: Any = None, *, params: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
+        payload = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        query = f"?{urlencode(params)}" if params else ""
         try:
-            response = self._http.request(
-                method, self.url + path, json=body, params=params, headers=self._headers(method, path)
+            reply = self._connection.exchange(
+                method, path + query, payload, lambda: self._headers(method, path), again=False
             )
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+        except (OSError, http.client.HTTPException, UnicodeError) as exc:
             raise BrokerUnreachableError(f"{self.url}: {str(exc) or type(exc).__name__}") from exc
         try:
-            value = response.json()
+            if len(reply.body) > MAX_ANSWER:
+                raise ValueError("too much")
+            value = json.loads(reply.body)
         except (ValueError, RecursionError) as exc:
-            raise BrokerAnswerError(f"{self.url}: HTTP status {response.status_code}, and no JSON") from exc
+            raise BrokerAnswerError(f"{self.url}: HTTP status {reply.status}, and no JSON") from exc
         if not isinstance(value, dict):
             raise BrokerAnswerError(f"{self.url}: need a JSON object, got {type(value).__name__}")
-        if response.is_success:
+        if 200 <= reply.status < 300:
             return value
-        raise _typed_error(response.status_code, value)
+        raise _typed_error(reply.status, value)
 
     def _list(self, path: str, member: str, *, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         value = self._object("GET", path, params=params).get(member)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from casemate.broker.errors import RootKeyLockedError, RootKeyMissingError
-from casemate.broker.files import write_private
 from casemate.crypto import envelope
 from casemate.crypto.canonical import canonical_json
 from casemate.crypto.errors import InvalidKeyError, UnwrapError
 from casemate.crypto.passphrase import ScryptParameters, key_from_passphrase
 from casemate.crypto.secret import Secret
+from casemate.files import write_whole
 
 __all__ = ["FileRootKeyStore", "RootKeyStore"]
 
@@ -56,7 +56,7 @@ class FileRootKeyStore:
             key_from_passphrase(passphrase, parameters), root_key, context=cls._CONTEXT + canonical_json(head)
         )
         content = {**head, "wrapped": base64.b64encode(wrapped).decode()}
-        write_private(path, json.dumps(content, indent=1).encode() + b"\n")
+        write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
         return cls(root_key)
 
     @classmethod

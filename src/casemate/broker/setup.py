@@ -9,7 +9,6 @@ from pathlib import Path
 from casemate.broker import audit
 from casemate.broker.auditing import AuditLog
 from casemate.broker.errors import RootKeyMissingError
-from casemate.broker.files import ensure_private_directory, write_private, write_public
 from casemate.broker.job_ca import create_authority
 from casemate.broker.keys import unwrap_key_pair, wrap_key_pair
 from casemate.broker.rootkey import FileRootKeyStore
@@ -18,6 +17,7 @@ from casemate.broker.storage.migrate import upgrade
 from casemate.broker.storage.sql import SqlRepository, open_engine
 from casemate.crypto.jose import Jwk, KeyPair, public_jwk, thumbprint
 from casemate.crypto.secret import Secret
+from casemate.files import ensure_private_directory, write_whole
 
 __all__ = ["initialise"]
 
@@ -53,14 +53,14 @@ def initialise(
     root_keys = _root_key(where, passphrase)
     if not where.ca_key.exists() or not where.ca.exists():
         authority = create_authority("Casemate broker CA", "broker", now=now, lifetime=_CA_LIFETIME)
-        write_public(where.ca, authority.certificate_pem.encode())
-        write_private(where.ca_key, root_keys.wrap(authority.private_key, context=CA_CONTEXT))
+        write_whole(where.ca, authority.certificate_pem.encode(), mode=0o644)
+        write_whole(where.ca_key, root_keys.wrap(authority.private_key, context=CA_CONTEXT))
     for path, purpose in ((where.token_key, "token"), (where.audit_key, "audit")):
         if not path.exists():
-            write_private(path, wrap_key_pair(root_keys, KeyPair.generate(), purpose))
+            write_whole(path, wrap_key_pair(root_keys, KeyPair.generate(), purpose))
     ensure_private_directory(where.default_policy.parent)
     if not where.default_policy.exists():
-        write_private(where.default_policy, _DEFAULT_POLICY.encode())
+        write_whole(where.default_policy, _DEFAULT_POLICY.encode())
     ensure_private_directory(where.trust)
     _database(where, root_keys, admin_jwk, database_url, now)
     return where
@@ -74,7 +74,7 @@ def _root_key(where: StateDirectory, passphrase: Secret | None) -> FileRootKeySt
         raise RootKeyMissingError(f"{where.root}: has {', '.join(orphans)} but no {where.root_key.name}")
     if passphrase is None:
         if not where.passphrase.exists():
-            write_private(where.passphrase, secrets.token_urlsafe(32).encode() + b"\n")
+            write_whole(where.passphrase, secrets.token_urlsafe(32).encode() + b"\n")
         passphrase = read_passphrase(where.passphrase)
     return FileRootKeyStore.create(where.root_key, passphrase)
 

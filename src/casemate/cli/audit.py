@@ -14,6 +14,7 @@ from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.errors import RememberedMalformedError
 from casemate.cli.output import Format, Output, table
 from casemate.cli.owner import Owners
+from casemate.files import write_whole
 from casemate.settings import Settings
 
 __all__ = ["app"]
@@ -76,9 +77,7 @@ def _verified(settings: Settings, client: BrokerClient) -> AuditReport:
     seen, key = ([known["checkpoint"]], known["jwk"]) if known else ([], client.audit_key())
     report = client.verify_audit(seen, key)
     remembered[broker] = {"checkpoint": report.checkpoint.jws, "jwk": key}
-    draft = settings.checkpoint_path.with_suffix(".new")
-    draft.write_text(json.dumps(remembered, indent=1) + "\n", encoding="utf-8")
-    draft.replace(settings.checkpoint_path)
+    write_whole(settings.checkpoint_path, json.dumps(remembered, indent=1).encode() + b"\n")
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
 import urllib.error
@@ -17,6 +16,7 @@ from casemate.cli.errors import PortInUseError
 from casemate.cli.policy import Pinned, pin_runtime
 from casemate.cli.services import BROKER, TEE_HOST, Service
 from casemate.errors import CasemateError, UsageError
+from casemate.files import write_whole
 from casemate.settings import Settings
 
 __all__ = ["Running", "bring_up", "broker_answers", "take_down", "tee_host_answers"]
@@ -179,7 +179,5 @@ def _initialise_broker(settings: Settings) -> bool:
 def _copy_if_new(source: Path, target: Path) -> bool:
     if not source.exists() or (target.exists() and target.read_bytes() == source.read_bytes()):
         return False
-    draft = target.with_suffix(".new")
-    shutil.copyfile(source, draft)
-    draft.replace(target)
+    write_whole(target, source.read_bytes(), mode=0o644)
     return True

@@ -4,7 +4,6 @@ That one accepts the SIMULATED TEE, pinned to the runtime now installed."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from casemate.attestation.policy import AppraisalPolicy
 from casemate.attestation.rego import RegoPolicy
 from casemate.attestation.rego_worker import shared_worker
 from casemate.cli.errors import FileMissingError, NotRunningError, RuntimeChangedError
+from casemate.files import write_whole
 from casemate.settings import Settings
 
 __all__ = [
@@ -88,9 +88,7 @@ def pin_runtime(settings: Settings) -> Pinned:
             previous = None
     text = _TEXT.format(name=NAME, measurement=measurement)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.new")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, text.encode())
     return Pinned(path, AppraisalPolicy.from_yaml(text), text, measurement, previous)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from casemate.cli.errors import StartFailedError, StateBusyError
+from casemate.files import write_whole
 from casemate.settings import Settings
 
 __all__ = ["BROKER", "SERVICES", "TEE_HOST", "Service", "exclusive", "find", "start", "stop"]
@@ -121,9 +122,7 @@ def start(
     try:
         service = Service(name, child.pid, psutil.Process(child.pid).create_time(), log)
         _wait(child, name, log, begin, ready, seconds)
-        draft = _record(settings, name).with_suffix(".new")
-        draft.write_text(json.dumps(service.to_json()) + "\n", encoding="utf-8")
-        draft.replace(_record(settings, name))
+        write_whole(_record(settings, name), json.dumps(service.to_json()).encode() + b"\n", durable=False)
     except BaseException:
         _end(child)
         raise

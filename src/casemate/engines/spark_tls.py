@@ -8,7 +8,6 @@ a Hadoop credentials file, which Spark asks before any setting: so it is in no s
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from casemate.crypto.errors import InvalidKeyError
 from casemate.crypto.secret import Secret
 from casemate.errors import FailedError
+from casemate.files import write_whole
 from casemate.workload.kbs import JobCertificate
 from casemate.workload.session import AttestedSession
 
@@ -79,12 +79,20 @@ def write_identity(session: AttestedSession, password: str | None = None) -> Spa
         raise InvalidKeyError("Spark: need an EC key")
     certificate, authority = _certificates(session.certificate)
     encryption = _encryption(identity.password)
-    _write(identity.key_store, pkcs12.serialize_key_and_certificates(_ALIAS, key, certificate, [authority], encryption))
-    _write(identity.directory / "gateway.pem", session.key_pair.to_pem() + session.certificate.certificate.encode())
-    _write(identity.directory / "authority.pem", session.certificate.ca.encode())
+    write_whole(
+        identity.key_store,
+        pkcs12.serialize_key_and_certificates(_ALIAS, key, certificate, [authority], encryption),
+        durable=False,
+    )
+    write_whole(
+        identity.directory / "gateway.pem",
+        session.key_pair.to_pem() + session.certificate.certificate.encode(),
+        durable=False,
+    )
+    write_whole(identity.directory / "authority.pem", session.certificate.ca.encode(), durable=False)
     trusted = [pkcs12.PKCS12Certificate(authority, _ALIAS)]
-    _write(identity.trust_store, pkcs12.serialize_java_truststore(trusted, encryption))
-    _write(identity.credentials, credentials_file(authentication_secret(session.job_secret)))
+    write_whole(identity.trust_store, pkcs12.serialize_java_truststore(trusted, encryption), durable=False)
+    write_whole(identity.credentials, credentials_file(authentication_secret(session.job_secret)), durable=False)
     return identity
 
 
@@ -117,12 +125,3 @@ def _encryption(password: str) -> KeySerializationEncryption:
         .hmac_hash(SHA256())
         .build(password.encode())
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace in one step: a running process may be reading."""
-    draft = path.with_name(f".{path.name}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    draft.replace(path)

@@ -224,7 +224,7 @@ def test_a_generation_that_makes_no_sense_is_an_error(kbs: KbsDouble, broker: Ke
 
 def test_a_kept_connection_that_the_server_closed_is_opened_again(kbs: KbsDouble, broker: KeyBroker) -> None:
     broker.attest()
-    connection = broker._connection._connection
+    connection = broker._connection._connection._connection
     assert connection is not None
     assert connection.sock is not None
     connection.sock.shutdown(socket.SHUT_RDWR)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +29,7 @@ from casemate.attestation.platforms.snp.revocation import parse_crl
 from casemate.attestation.platforms.snp.tcb import Product
 from casemate.attestation.trust import is_intel_root
 from casemate.errors import CasemateError
+from casemate.files import write_whole
 
 __all__ = ["Cached", "CollateralCache", "Kept"]
 
@@ -174,7 +173,7 @@ class CollateralCache:
                 return Kept(name, "kept", f"its {back} is older than what is here")
             if old.document == one.document:
                 return Kept(name, "unchanged")
-        _write(path, json.dumps(one.document, indent=1).encode() + b"\n")
+        write_whole(path, json.dumps(one.document, indent=1).encode() + b"\n", mode=0o644)
         return Kept(name, "added" if old is None else "renewed")
 
     def _previous(self, path: Path) -> Collateral | None:
@@ -196,7 +195,7 @@ class CollateralCache:
         new = [name for name, content in wanted.items() if not _holds(self.directory / name, content)]
         first = not (self.directory / f"{start}.pem").exists()
         for name in new:
-            _write(self.directory / name, wanted[name])
+            write_whole(self.directory / name, wanted[name], mode=0o644)
         if one.crls:  # what a current list revokes stands in it; expired ones say nothing any more
             for path in self.directory.glob(f"{start}-*.crl"):
                 if path.name not in wanted and _is_expired(path.read_bytes(), now):
@@ -230,23 +229,3 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _start(der: bytes) -> str:
     return hashlib.sha256(der).hexdigest()[:8]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, safe on disk on return."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from casemate.attestation.platforms.simulator.pki import Authority, PlatformIdentity, SimulatedPki
 from casemate.errors import FailedError
+from casemate.files import write_whole
 
 __all__ = ["COLLATERAL_FILES", "ROOT_FILE", "load_or_create"]
 
@@ -50,10 +50,10 @@ def _store(directory: Path, pki: SimulatedPki) -> None:
     for name in _AUTHORITIES:
         authority: Authority = getattr(pki, name)
         key = authority.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write_whole(private / f"{name}.pem", key + authority.pem.encode())
+        write_whole(private / f"{name}.pem", key + authority.pem.encode(), durable=False)
     write_whole(directory / ROOT_FILE, pki.root.der, mode=0o644, durable=False)
     platform = {"ppid": pki.platform.ppid.hex(), "piid": pki.platform.piid.hex()}
-    write_whole(private / "platform.json", json.dumps(platform).encode())
+    write_whole(private / "platform.json", json.dumps(platform).encode(), durable=False)
 
 
 def _load(private: Path) -> SimulatedPki:
