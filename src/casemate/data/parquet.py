@@ -96,10 +96,14 @@ class ParquetKeys:
     def of_zone(cls, path: str) -> ParquetKeys:
         """As the job's zone at ``path`` says; raises ``ZoneAccessError``, or ``UsageError`` outside every zone."""
         agent = AgentClient.from_environment()
-        zone = agent.session().zone_map().locate(path).zone
-        if zone is None:
-            raise UsageError(f"{path}: lies in none of the job's zones")
-        return cls(zone.dataset, zone.parquet, keys=agent)
+        try:
+            zone = agent.session().zone_map().locate(path).zone
+            if zone is None:
+                raise UsageError(f"{path}: lies in none of the job's zones")
+            return cls(zone.dataset, zone.parquet, keys=agent)
+        except BaseException:
+            agent.close()
+            raise
 
     def decryption_properties(self) -> Any:
         """``decryption_properties`` for ``pq.read_table``, ``pq.ParquetFile`` and pandas; for any number of files.
