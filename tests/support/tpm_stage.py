@@ -129,7 +129,7 @@ class TpmStage(Stage):
                 assert process.stdout is not None
                 first = process.stdout.readline()
                 while_running()
-            output, errors = process.communicate(timeout=90)
+            output, errors = process.communicate(timeout=240)
         finally:
             process.kill()
         said = re.search(r"^(?:refused|failed|undecided): ([a-z0-9-]+): (.*)$", errors, re.M)
