@@ -94,6 +94,10 @@ def serve(
         config = uvicorn.Config(
             create_app(broker),
             ssl_context_factory=lambda _config, _default: context,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            proxy_headers=False,  # whose request it is, proofs say
             access_log=False,
             log_config=None,
             server_header=False,
