@@ -11,6 +11,7 @@ from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.output import Format, Output
 from casemate.cli.owner import Owners
 from casemate.cli.trees import JobsOption, result_line, result_value, tree_progress
+from casemate.data.appending import append_tree
 from casemate.data.dataset import encrypt_stream, encrypt_tree
 from casemate.errors import UsageError
 from casemate.model import DatasetName
@@ -25,6 +26,7 @@ app = subcommand()
     epilog=epilog(
         "casemate encrypt patients.csv vault/patients --dataset hospital/patients",
         "casemate encrypt scans/ vault/scans --dataset hospital/scans --overwrite",
+        "casemate encrypt tuesday.csv vault/patients --dataset hospital/patients --append",
         "casemate encrypt 'exports/**/*.csv' s3://bucket/patients --dataset hospital/patients",
         "pg_dump patients | casemate encrypt - vault/dump --name patients.sql --dataset hospital/dump",
         exits={1: "failed (disk full, no permission); the destination is what it was"},
@@ -43,6 +45,9 @@ def encrypt(
         str, typer.Option("--dataset", metavar="OWNER/NAME", help="Whose key to use.", show_default=False)
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an encrypted destination.")] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to an encrypted destination; others may do so at the same time.")
+    ] = False,
     name: Annotated[
         str | None, typer.Option("--name", metavar="FILE", help="What to call what comes from standard input.")
     ] = None,
@@ -59,10 +64,16 @@ def encrypt(
     *sources, destination = paths
     if ("-" in sources and (len(sources) > 1 or name is None)) or (name is not None and sources != ["-"]):
         raise UsageError("standard input (-) is the only source, and needs --name; nothing else takes a name")
+    if append and (overwrite or name is not None):
+        raise UsageError("--append adds files to what is there: without --overwrite, and not from standard input")
     output, settings = Output(format), Settings.load()
     with Owners(settings) as owners, tree_progress(output, "encrypting") as progress:
         to = DatasetName.parse(dataset)
-        if name is not None:
+        if append:
+            result = append_tree(
+                sources, destination, dataset=to, keys=owners, records=owners, progress=progress, processes=jobs
+            )
+        elif name is not None:
             result = encrypt_stream(
                 sys.stdin.buffer,
                 name,

@@ -74,7 +74,8 @@ class AtomicFile:
 
     def _create(self) -> int:
         for attempts_left in range(20, -1, -1):
-            self._directory.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self._directory.mkdir()
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
                 return os.open(self._temporary, flags, 0o666)
