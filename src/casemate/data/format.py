@@ -104,15 +104,11 @@ def new_preamble(key: DatasetKey, file_id: str | None = None) -> tuple[Preamble,
     dek = Secret.random(KEY_SIZE)
     file_id = file_id or _b64(os.urandom(FILE_ID_SIZE))
     wrapped = wrap(key.secret, dek, context=_wrap_context(key.dataset, key.version, file_id))
-    header = canonical_json(
-        {
-            "alg": ALGORITHM,
-            "dataset": str(key.dataset),
-            "file_id": file_id,
-            "kek": key.version,
-            "wrapped_dek": _b64(wrapped),
-        }
-    )
+    # RFC 8785 form as it stands: names in order, no character that needs an escape. Readers insist on it.
+    header = (
+        f'{{"alg":"{ALGORITHM}","dataset":"{key.dataset}","file_id":"{file_id}",'
+        f'"kek":{key.version},"wrapped_dek":"{_b64(wrapped)}"}}'
+    ).encode()
     raw = (MAGIC + bytes([VERSION, 0]) + len(header).to_bytes(2, "big") + header).ljust(PREAMBLE_SIZE, b"\0")
     return Preamble(key.dataset, key.version, file_id, wrapped, raw), dek
 

@@ -1,7 +1,7 @@
 """What a run has finished, so that the next one after a kill need not do it again.
 
-One line for each finished file, authenticated under a key derived from the dataset key: the journal lies beside the
-destination, and whoever owns that storage must not get an old file listed in a new manifest. A journal of another boot
+One line for each group of finished files, authenticated under a key derived from the dataset key: the journal lies
+beside the destination, and whoever owns that storage must not get an old file listed in a new manifest. A journal of another boot
 of the machine counts for nothing, since files may have been lost with the power that had made them.
 """
 
@@ -70,8 +70,8 @@ class Journal:
         for line in lines[1:]:
             if not hmac.compare_digest(self._tag(line[64:]), line[:64]):
                 break
-            path, identity, size, file_id = json.loads(line[64:])
-            done[path] = Done(path, identity, size, file_id)
+            for path, identity, size, file_id in json.loads(line[64:]):
+                done[path] = Done(path, identity, size, file_id)
         self.done = done
         return True
 
@@ -88,7 +88,7 @@ class Journal:
 
     def add(self, finished: Iterable[Done]) -> None:
         """These files are finished."""
-        self._write([self._line([one.path, one.identity, one.size, one.file_id]) for one in finished])
+        self._write([self._line([[one.path, one.identity, one.size, one.file_id] for one in finished])])
 
     def close(self, *, remove: bool = False) -> None:
         if self._descriptor >= 0:

@@ -88,19 +88,34 @@ class Encrypting:
 
     def file(self, path: str, source: str, identity: str, count: Count) -> tuple[int, str, str]:
         """Encrypt a whole file; its stored size, its file id, and the identity of what was read."""
-        plain, size, identity = _open_plain(source, identity)
-        with plain:
-            if size <= _WHOLE:
-                content = _read_small(plain)
-                if content is not None:
-                    preamble, stored = encrypt_whole(
-                        memoryview(content), self.key, self._ids.new(self.key, f"{self.location}/{path}")
-                    )
-                    self._write(path, stored)
-                    count(len(content))
-                    return len(stored), preamble.file_id, identity
-                plain.seek(0)
-            return *self.stream(path, plain, count), identity
+        if is_remote(source):
+            raw, size = object_store(source).open(source)
+            with raw:
+                return *self._plain(path, raw, size, count), identity
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size <= _WHOLE:
+                content = os.read(descriptor, status.st_size + 1)
+                if len(content) == status.st_size:  # the common case, and what 100,000 small files spend their time on
+                    return *self._small(path, content, count), identity_of(status)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+            with open(descriptor, "rb", buffering=0, closefd=False) as plain:
+                return *self.stream(path, plain, count), identity_of(status)
+        finally:
+            os.close(descriptor)
+
+    def _plain(self, path: str, plain: BinaryIO, size: int, count: Count) -> tuple[int, str]:
+        if size <= _WHOLE:
+            return self._small(path, plain.read(), count)
+        return self.stream(path, plain, count)
+
+    def _small(self, path: str, content: bytes, count: Count) -> tuple[int, str]:
+        file_id = self._ids.new(self.key, f"{self.location}/{path}")
+        _, stored = encrypt_whole(memoryview(content), self.key, file_id)
+        self._write(path, stored)
+        count(len(content))
+        return len(stored), file_id
 
     def stream(self, path: str, source: Any, count: Count) -> tuple[int, str]:
         """Encrypt all that ``source`` (has ``readinto``) gives; the stored size and the file id."""
@@ -238,26 +253,6 @@ class OneKey:
 
     def key(self, dataset: DatasetName, version: int) -> DatasetKey:
         return self._key
-
-
-def _open_plain(source: str, identity: str) -> tuple[BinaryIO, int, str]:
-    """A plain file, its size, and its identity as it is now; that of an object is the one it was found with."""
-    if is_remote(source):
-        raw, size = object_store(source).open(source)
-        return raw, size, identity
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    return os.fdopen(descriptor, "rb", buffering=0), status.st_size, identity_of(status)
-
-
-def _read_small(plain: BinaryIO) -> bytearray | None:
-    """All of a file that was small a moment ago; ``None`` when it is no longer."""
-    content = bytearray()
-    while piece := plain.read(_WHOLE + 1 - len(content)):
-        content += piece
-        if len(content) > _WHOLE:
-            return None
-    return content
 
 
 def _pread(descriptor: int, view: memoryview, position: int) -> int:
