@@ -49,12 +49,12 @@ class Cli:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "CASEMATE_HOME": str(self.home)}
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "casemate", *arguments],
             env=self.environment(),
             cwd=self.where,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -71,9 +71,9 @@ class Cli:
         self.run("down")
         assert processes_of(self.home) == []
 
-    def run(self, *arguments: str) -> Done:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=240)
+    def run(self, *arguments: str, stdin: str | None = None) -> Done:
+        process = self.start(*arguments, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE)
+        out, err = process.communicate(stdin, timeout=240)
         self.started.remove(process)
         return Done(process.returncode, out, err)
 

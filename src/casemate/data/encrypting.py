@@ -39,7 +39,7 @@ from casemate.data.zones import local_uri, normalise
 from casemate.errors import UsageError
 from casemate.model import DatasetName
 
-__all__ = ["encrypt_stream", "encrypt_tree"]
+__all__ = ["encrypt_stream", "encrypt_tree", "require_replaceable", "write_manifest_into"]
 
 
 def encrypt_tree(
@@ -79,7 +79,7 @@ def encrypt_tree(
     with storage_errors(Path(destination)):
         plan = find_sources(places)
         target = real_destination(places, destination)
-        _require_replaceable(target, overwrite)
+        require_replaceable(target, overwrite)
         location = local_uri(target)
         previous = records.generation(dataset, location)
         key = keys.current_key(dataset)
@@ -98,7 +98,7 @@ def encrypt_tree(
             run.encrypt(progress, threads, processes)
             manifest = build_manifest(key, location, previous.number + 1, run.listed.values())
             generation = Generation(previous.number + 1, sha256_hex(manifest))
-            _write_manifest(stage, manifest_path(generation), manifest)
+            write_manifest_into(stage, manifest_path(generation), manifest)
             stage.install(lambda: record_generation(records, dataset, location, generation))
     stored = sum(file.length for file in run.listed.values())
     plaintext = sum(plaintext_size(file.length) for file in run.listed.values())
@@ -138,14 +138,14 @@ def encrypt_stream(
             record_generation(records, dataset, location, generation)
         else:
             target = real_destination([], destination)
-            _require_replaceable(target, overwrite)
+            require_replaceable(target, overwrite)
             location = local_uri(target)
             previous = records.generation(dataset, location)
             with staging(target, previous, overwrite=overwrite) as stage:
                 file = _encrypt_stream(stream, name, str(stage.root), location, key, progress)
                 manifest = build_manifest(key, location, previous.number + 1, [file])
                 generation = Generation(previous.number + 1, sha256_hex(manifest))
-                _write_manifest(stage, manifest_path(generation), manifest)
+                write_manifest_into(stage, manifest_path(generation), manifest)
                 stage.install(lambda: record_generation(records, dataset, location, generation))
     size = plaintext_size(file.length)
     return TreeResult(dataset, location, 1, size, file.length, generation.number, destination)
@@ -160,12 +160,14 @@ def _encrypt_stream(
     return ManifestFile(name, length, file_id)
 
 
-def _require_replaceable(target: Path, overwrite: bool) -> None:
+def require_replaceable(target: Path, overwrite: bool) -> None:
+    """Only a directory with a manifest is overwritten; raises ``DestinationExistsError`` for any other that is full."""
     if overwrite and target.is_dir() and any(target.iterdir()) and not stored_manifests(target):
         raise DestinationExistsError(f"{target}: not an encrypted directory, so it is not overwritten")
 
 
-def _write_manifest(stage: Stage, path: str, manifest: bytes) -> None:
+def write_manifest_into(stage: Stage, path: str, manifest: bytes) -> None:
+    """Put a manifest into a stage, durably."""
     stage.make_directories([os.path.dirname(path)])  # noqa: PTH120
     with (stage.root / path).open("xb") as out:
         out.write(manifest)
