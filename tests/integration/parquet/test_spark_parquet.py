@@ -19,7 +19,7 @@ from casemate.data.reader import EncryptedReader
 from casemate.data.writer import EncryptedWriter
 from casemate.data.zones import local_uri
 from casemate.engines.spark_conf import filesystems
-from casemate.engines.spark_parquet import FACTORY, write_settings
+from casemate.engines.spark_parquet import FACTORY
 from casemate.model import Access, ColumnKeys, DatasetName, Zone
 
 pytestmark = pytest.mark.spark
@@ -135,8 +135,12 @@ def test_spark_and_pyarrow_open_each_others_files(
 
     signed = "signed" in request.node.name
     where = job.base / "private" / str(abs(hash(request.node.name)))
-    settings = write_settings(PATIENTS, form, plaintext_footer=signed)
-    options = {name.removeprefix("spark.hadoop."): value for name, value in settings.items()}
+    options = {"uniform.key": str(PATIENTS)}
+    if form is not None:
+        listed = ";".join(f"{name}:{','.join(columns)}" for name, columns in form.columns)
+        options = {"footer.key": str(PATIENTS), "column.keys": listed, "complete.columns": "true"}
+    options |= {"plaintext.footer": str(signed).lower()}
+    options = {f"parquet.encryption.{name}": value for name, value in options.items()}
     job.rows().coalesce(1).write.options(**options).parquet(str(where / "spark"))
     (file,) = parquet_files(where / "spark")
     data = file.read_bytes()

@@ -28,10 +28,14 @@ public final class ParquetEncryption implements EncryptionPropertiesFactory, Dec
 
   @Override
   public FileEncryptionProperties getFileEncryptionProperties(Configuration conf, Path path, WriteContext context) {
-    Configuration own = new Configuration(conf);
+    Configuration own;
     try {
       Place place = place(conf, path);
       ColumnKeys columns = columns(place);
+      if (columns == null && !asksForKeys(conf)) {
+        return null;
+      }
+      own = new Configuration(conf);
       if (columns != null) {
         for (String name : conf.getPropsWithPrefix("parquet.encryption.").keySet()) {
           own.unset("parquet.encryption." + name);
@@ -67,6 +71,12 @@ public final class ParquetEncryption implements EncryptionPropertiesFactory, Dec
     FileDecryptionProperties.Builder properties = FileDecryptionProperties.builder()
         .withKeyRetriever(metadata -> retrieve(keys, metadata, path, columns));
     return (columns == null ? properties.withPlaintextFilesAllowed() : properties).build();
+  }
+
+  private static boolean asksForKeys(Configuration conf) {
+    return conf.get(PropertiesDrivenCryptoFactory.UNIFORM_KEY_PROPERTY_NAME) != null
+        || conf.get(PropertiesDrivenCryptoFactory.FOOTER_KEY_PROPERTY_NAME) != null
+        || conf.get(PropertiesDrivenCryptoFactory.COLUMN_KEYS_PROPERTY_NAME) != null;
   }
 
   private static byte[] retrieve(DecryptionKeyRetriever keys, byte[] metadata, Path path, ColumnKeys columns) {
