@@ -27,6 +27,7 @@ from casemate.attestation.evidence import Evidence
 from casemate.attestation.policy import Appraisal
 from casemate.broker.auditing import Record
 from casemate.broker.context import BrokerContext
+from casemate.broker.devices import with_devices
 from casemate.broker.errors import (
     ChallengeExpiredError,
     ChallengeUnknownError,
@@ -137,6 +138,15 @@ class Sessions:
             record.subject["evidence"] = _summary(claims)
             expected = report_data(request.nonce, request.tee_pubkey, request.additional_evidence)
             check_report_data(claims.report_data, expected)  # (3)
+            claims = with_devices(
+                claims,
+                request.additional_evidence,
+                nonce=request.nonce,
+                tee_pubkey=request.tee_pubkey,
+                trust=context.trust,
+                now=now,
+            )
+            record.subject["evidence"] = _summary(claims)
             workload, signers = self._workload(request, claims, record)  # (4)
             appraisal = context.default_policy.appraise(claims, now=now)  # (5)
             record.clauses = tuple(clause.to_json() for clause in appraisal.clauses)
