@@ -1,8 +1,8 @@
 """What a run has finished, so that the next one after a kill need not do it again.
 
 One line for each group of finished files, authenticated under a key derived from the dataset key: the journal lies
-beside the destination, and whoever owns that storage must not get an old file listed in a new manifest. A journal of another boot
-of the machine counts for nothing, since files may have been lost with the power that had made them.
+beside the destination, and whoever owns that storage must not get an old file listed in a new manifest. A journal of
+another boot of the machine counts for nothing, since files may have been lost with the power that had made them.
 """
 
 from __future__ import annotations
