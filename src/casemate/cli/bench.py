@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from casemate.cli import bench_io
 from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.output import Format, Output
 
@@ -85,6 +86,9 @@ def fuzz(
     )
     if not result.good:
         raise typer.Exit(1)
+
+
+app.command(epilog=epilog(*bench_io.EXAMPLES))(bench_io.io)
 
 
 def _write(path: Path | None, value: dict[str, Any]) -> None:
