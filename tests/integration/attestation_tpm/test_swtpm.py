@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ from casemate.attestation.platforms.tpm.errors import (
 from casemate.attestation.platforms.tpm.simulator import SimulatedTpm
 from casemate.attestation.platforms.tpm.trust import TpmTrust
 from casemate.attestation.platforms.tpm.verifier import TpmVerifier
+from casemate.cli.main import invoke
 from casemate.crypto.secret import Secret
 
 require_swtpm()
@@ -126,6 +129,26 @@ def test_threads_share_one_connection(tcti: str) -> None:
             verifier(attester).verify(evidence, now=NOW, challenge=report_data)
     with pytest.raises(TpmUnavailableError, match="closed"):
         attester.collect(bytes(64))
+
+
+def test_evidence_that_the_command_collects_is_accepted_by_the_command_that_judges(
+    tcti: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also after more processes than the TPM has places for keys: none leaves one behind."""
+    evidence, key, policy = tmp_path / "evidence.json", tmp_path / "ak.der", tmp_path / "policy.yaml"
+    environment = {**os.environ, "CASEMATE_TPM": tcti}
+    command = [sys.executable, "-m", "casemate", "attest", "collect", "--report-data", "00aabb", "--out", str(evidence)]
+    for _ in range(4):
+        subprocess.run(command, env=environment, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    with TpmAttester(tcti) as attester:
+        key.write_bytes(attester.ak_spki)
+        ak_id = hashlib.sha256(attester.ak_spki).hexdigest()
+    policy.write_text(f'version: 1\nname: mine\nplatforms: [tpm]\nplatform_ids: ["{ak_id}"]\n')
+    judge = ["attest", "verify", str(evidence), "--challenge", "00aabb", "--policy", str(policy)]
+    assert invoke([*judge, "--certs", str(key)]) == 0
+    policy.write_text(f'version: 1\nname: mine\nplatform_ids: ["{"00" * 32}"]\n')
+    assert invoke(judge) == 1
+    assert "refused: tpm-ak-untrusted: " in capfd.readouterr().err
 
 
 def test_no_tpm_is_said_so() -> None:

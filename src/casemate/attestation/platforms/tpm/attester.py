@@ -8,6 +8,7 @@ key opening a credential made for it (see ``enrolment``).
 
 from __future__ import annotations
 
+import atexit
 import base64
 import fcntl
 import hashlib
@@ -76,6 +77,7 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
         except TpmUnavailableError:
             self._esapi.close()
             raise
+        atexit.register(self.close)  # a TPM without a resource manager keeps what is not flushed
 
     @contextmanager
     def _typed(self, error: type[CasemateError] = TpmUnavailableError) -> Iterator[None]:
@@ -182,6 +184,7 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
                 for handle in (self._ak, *((self._ek[0],) if self._ek else ())):
                     self._esapi.flush_context(handle)
             self._closed = True
+            atexit.unregister(self.close)
             self._esapi.close()
         finally:
             self._lock.release()
