@@ -22,6 +22,10 @@ class MemoryKeys:
         for name in datasets:
             self.rotate(DatasetName.parse(name))
 
+    @property
+    def datasets(self) -> set[DatasetName]:
+        return set(self._keys)
+
     def rotate(self, dataset: DatasetName, secret: Secret | None = None) -> DatasetKey:
         self._keys.setdefault(dataset, []).append(secret or Secret.random())
         return self.current_key(dataset)
