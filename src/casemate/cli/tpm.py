@@ -28,10 +28,10 @@ from casemate.attestation.platforms.tpm.enrolment import (
 from casemate.attestation.platforms.tpm.errors import TpmEnrolmentUnknownError, TpmEvidenceMalformedError
 from casemate.attestation.platforms.tpm.structures import parse_tpmt_public
 from casemate.attestation.platforms.tpm.trust import key_id
-from casemate.broker.files import ensure_private_directory, write_private, write_public
 from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.errors import FileMissingError
 from casemate.cli.output import Format, Output
+from casemate.files import ensure_private_directory, write_whole
 from casemate.settings import Settings
 
 __all__ = ["app"]
@@ -111,7 +111,7 @@ def challenge(
     made, kept = make_challenge(asked, trust, now=datetime.now(UTC))
     directory = _directory()
     ensure_private_directory(directory)
-    write_private(directory / f"{kept.id}.json", json.dumps(kept.to_json(), indent=2).encode() + b"\n")
+    write_whole(directory / f"{kept.id}.json", json.dumps(kept.to_json(), indent=2).encode() + b"\n")
     _write(made.to_json(), out)
     output = Output()
     output.say(f"endorsement key: {kept.subject}, serial {kept.serial}, by {kept.issuer}")
@@ -167,7 +167,7 @@ def enrol(
         directory = (trust or settings.broker_dir / "trust") / "tpm" / "keys"
         ensure_private_directory(directory)
         target = directory / f"{_file_name(name) or kept.ak_id[:16]}.pem"
-    write_public(target, _pem(ak))
+    write_whole(target, _pem(ak), mode=0o644)
     kept_path.unlink()
     output.say(f"enrolled {kept.subject}, serial {kept.serial}, by {kept.issuer}")
     value = {"ak_id": kept.ak_id, "path": str(target), "ek": {"subject": kept.subject, "serial": kept.serial}}

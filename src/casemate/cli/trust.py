@@ -18,12 +18,12 @@ from casemate.attestation.platforms.tpm.trust import key_id
 from casemate.attestation.stored import MAX_STORED_BYTES
 from casemate.attestation.trust_errors import TrustAnchorError
 from casemate.attestation.trust_files import load_trust
-from casemate.broker.files import ensure_private_directory, write_private
 from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.errors import FileMissingError
 from casemate.cli.failure import print_outcome
 from casemate.cli.output import Format, Output, table
 from casemate.errors import CasemateError, UsageError
+from casemate.files import ensure_private_directory, write_whole
 from casemate.settings import Settings
 
 __all__ = ["app"]
@@ -127,7 +127,7 @@ def add(
             raise type(exc)(exc.message.replace(str(draft), str(file)).replace(str(copy), str(directory))) from exc
     for parent in reversed([p for p in target.parents if p == directory or directory in p.parents]):
         ensure_private_directory(parent)
-    write_private(target, content)
+    write_whole(target, content)
     output = Output(format)
     if simulated:
         output.simulated(f"anchor {target}: evidence below it protects nothing")
