@@ -16,7 +16,8 @@ from casemate.attestation.claims import Claims
 from casemate.attestation.clauses import Clause, Conditions, clause
 from casemate.attestation.endorsements import Endorsements, sort_endorsements
 from casemate.attestation.errors import EvidenceSignatureError, ReportDataMismatchError
-from casemate.attestation.eventlog import EventLogMismatchError, check_pcrs, check_rtmrs, parse_event_log
+from casemate.attestation.eventlog import EventLogMismatchError, check_pcrs, check_rtmrs
+from casemate.attestation.eventlog_json import read_event_log
 from casemate.attestation.evidence import REPORT_DATA_SIZE
 from casemate.attestation.platforms.gpu.errors import GpuNonceMismatchError
 from casemate.attestation.platforms.gpu.report import NONCE_SIZE
@@ -226,7 +227,7 @@ def _event_log(claims: Claims, raw: bytes, *, explicit: bool) -> tuple[list[Clau
         return [], claims, []
     expected = "replays to the quoted registers"
     try:
-        log = parse_event_log(raw)
+        log = read_event_log(raw)
         found: dict[str, Any] = {"events": len(log.events), "banks": list(log.banks)}
         if pcrs is not None:
             banks = [bank for bank in pcrs if bank in log.banks] or list(pcrs)[:1]

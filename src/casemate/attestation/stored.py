@@ -7,7 +7,6 @@ platform's verifier reads the normal form strictly. No network, disk or clock.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -25,14 +24,16 @@ from casemate.attestation.platforms.snp.report import REPORT_SIZE
 from casemate.attestation.platforms.tdx.td_report import TD_REPORT_SIZE, is_td_report
 from casemate.attestation.platforms.tpm.azure import HARDWARE_REPORT_SIZE, HEADER_SIZE, parse_hcl_report
 from casemate.attestation.stored_errors import EvidenceIncompleteError, EvidenceUnrecognisedError
+from casemate.attestation.stored_text import decoded, plain_text
 
 __all__ = ["MAX_STORED_BYTES", "Kind", "Stored", "recognise"]
 
 MAX_STORED_BYTES = 32 * 1024 * 1024
-_HEX = re.compile(rb"(?:0[xX])?((?:[0-9a-fA-F]{2})+)")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?(?:CERTIFICATE|CRL|(?:RSA |EC )?PUBLIC KEY)-----")
+_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _SNP_HEADER = 32  # of a /dev/sev-guest MSG_REPORT_RSP: status, size, reserved
 _TPM_MAGIC = bytes.fromhex("ff544347")
+_QUOTES = ("quote", "td_quote", "sgx_quote", "raw_quote", "intel_quote", "tdx_quote")
 _SPEC_ID = b"Spec ID Event03\0"
 
 
@@ -70,15 +71,17 @@ def recognise(content: bytes, expected: Kind | None = None) -> Stored:
     Raises ``EvidenceUnrecognisedError``, ``EvidenceIncompleteError`` or another ``MalformedEvidenceError``."""
     if len(content) > MAX_STORED_BYTES:
         raise EvidenceUnrecognisedError(f"evidence: {len(content)} bytes, at most {MAX_STORED_BYTES} are read")
-    text = content.strip()
+    text = plain_text(content.strip())
     if not text:
         raise EvidenceUnrecognisedError("evidence: the file is empty")
-    if text[:1] in (b"{", b"["):
+    if text[:1] in (b"{", b"[", b'"') and not text.startswith(b"{0x"):
         return _from_json(text)
-    if b"-----BEGIN " in text[:4096] and text.isascii() and text.endswith(b"-----"):
+    if _TOKEN.fullmatch(text):
+        raise EvidenceUnrecognisedError("evidence: a token (JWT) of another verifier; need what that verifier judged")
+    if _CERTIFICATE.search(text[:4096]) and text.isascii() and text.endswith(b"-----"):
         return Stored(Kind.CERTIFICATES, content)
-    decoded = _decoded(text)
-    found = _from_binary(content if decoded is None else decoded)
+    meant = decoded(text)
+    found = _from_binary(content if meant is None else meant)
     if found.kind is Kind.UNKNOWN and expected is not None:
         return _as(expected, found.raw)
     if found.kind is Kind.UNKNOWN:
@@ -86,22 +89,6 @@ def recognise(content: bytes, expected: Kind | None = None) -> Stored:
             f"evidence: {len(found.raw)} bytes from {found.raw[:8].hex()} on: no quote, report, certificate or log"
         )
     return found
-
-
-def _decoded(text: bytes) -> bytes | None:
-    """The bytes that hex or base64 text stands for; ``None`` when it is no such text."""
-    compact = b"".join(text.split())
-    if match := _HEX.fullmatch(compact):
-        return binascii.unhexlify(match[1])
-    if not _BASE64.fullmatch(compact):
-        return None
-    return base64.urlsafe_b64decode(_padded(compact.replace(b"+", b"-").replace(b"/", b"_")))
-
-
-def _padded(text: bytes) -> bytes:
-    bare = text.rstrip(b"=")
-    bare = bare[:-1] if len(bare) % 4 == 1 else bare
-    return bare + b"=" * (-len(bare) % 4)
 
 
 # -- binary ------------------------------------------------------------------------------------------------------------
@@ -184,15 +171,17 @@ def _from_json(text: bytes) -> Stored:
 
 
 def _from_value(value: Any, depth: int) -> Stored:
+    if isinstance(value, list) and value and all(type(n) is int for n in value):
+        return recognise(_bytes(value, "array"))
     if isinstance(value, list):
         return Stored(Kind.GPU, b"", Evidence("nvidia", {"device_evidence_list": value}))
-    if isinstance(value, str) and depth:  # additional_evidence of the KBS protocol is JSON in a text
-        return recognise(value.encode())
+    if isinstance(value, str) and depth < 3:  # additional_evidence of the KBS protocol is JSON in a text
+        return recognise(value.encode("utf-8", "replace"))
     if not isinstance(value, Mapping):
         raise EvidenceUnrecognisedError("evidence: need a JSON object")
     if depth > 4:
         raise EvidenceUnrecognisedError("evidence: nested too deep")
-    for name in ("tee-evidence", "tee_evidence", "primary_evidence", "evidence", "body"):
+    for name in ("tee-evidence", "tee_evidence", "primary_evidence", "evidence", "body", "tdx", "sgx", "snp", "sevsnp"):
         if isinstance(value.get(name), Mapping):
             return _from_value(value[name], depth + 1)
     names = value.keys()
@@ -208,7 +197,7 @@ def _from_value(value: Any, depth: int) -> Stored:
         return _snp_json(value)
     if {"measurement", "report_data", "signature"} <= names:
         return Stored(Kind.SNP, b"", Evidence("snp", {"attestation_report": value}))
-    if names & {"quote", "td_quote", "sgx_quote", "raw_quote"}:
+    if names & set(_QUOTES):
         return _quote_json(value)
     flat = {str(name).lower().replace("_", "") for name in names}
     if flat & {"tcbinfo", "enclaveidentity", "qeidentity", "pckcrl"}:
@@ -217,12 +206,21 @@ def _from_value(value: Any, depth: int) -> Stored:
 
 
 def _quote_json(value: Mapping[str, Any]) -> Stored:
-    name = next(name for name in ("quote", "td_quote", "sgx_quote", "raw_quote") if name in value)
+    name = next(name for name in _QUOTES if name in value)
     found = _from_binary(_bytes(value[name], name))
     if found.kind not in (Kind.SGX, Kind.TDX):
         raise EvidenceUnrecognisedError(f"evidence: its member {name} is no SGX or TDX quote")
     log = value.get("cc_eventlog", value.get("event_log"))
-    return Stored(found.kind, found.raw, found.evidence, _bytes(log, "event log") if log else None)
+    return Stored(found.kind, found.raw, found.evidence, _log(log) if log else None)
+
+
+def _log(value: Any) -> bytes:
+    """A log beside a quote: the binary one in text, or one JSON object for each event, as text or as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return value.encode("utf-8", "replace")
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return json.dumps(value).encode()
+    return _bytes(value, "event log")
 
 
 def _snp_json(value: Mapping[str, Any]) -> Stored:
@@ -255,7 +253,7 @@ def _bytes(value: Any, what: str) -> bytes:
     """Bytes from hex, base64, base64url or an array of numbers."""
     if isinstance(value, list) and all(type(n) is int and 0 <= n <= 255 for n in value):
         return bytes(value)
-    decoded = _decoded(value.strip().encode()) if isinstance(value, str) else None
-    if decoded is None:
+    meant = decoded(value.strip().encode("utf-8", "replace")) if isinstance(value, str) else None
+    if meant is None:
         raise MalformedEvidenceError(f"evidence: {what} is neither hex nor base64 nor an array of bytes")
-    return decoded
+    return meant

@@ -51,6 +51,7 @@ from casemate.attestation.platforms.tpm.gce import GOOGLE_ROOT_PINS, google_trus
 from casemate.attestation.platforms.tpm.trust import TpmTrust
 from casemate.attestation.platforms.tpm.verifier import TpmVerifier
 from casemate.attestation.stored import Kind, Stored
+from casemate.attestation.stored_chain import leaf_first
 from casemate.attestation.stored_errors import QuoteTrailingBytesError
 from casemate.attestation.trust import is_intel_root
 from casemate.attestation.trust_errors import TrustAnchorError
@@ -142,6 +143,7 @@ def _bytes_of(evidence: Evidence) -> bytes:
 def _verify_quote(raw: bytes, beside: Beside, now: datetime) -> Verified:
     # 1. Framing.        3. The verifier, with the collateral at hand; zeros may follow the quote, nothing else.
     # 2. The anchor.     4. Expired collateral: what it said while it was good.
+    raw = leaf_first(raw)
     try:
         quote = parse_quote(raw)  # (1)
     except CasemateError as exc:

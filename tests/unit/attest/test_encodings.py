@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
 import struct
 import uuid
 from collections.abc import Callable
@@ -39,6 +41,25 @@ def accepted(given: Given) -> None:
     assert judgement.outcome is Outcome.ACCEPTED, judgement.reason
 
 
+def dump(raw: bytes, form: str, group: int) -> bytes:
+    lines = []
+    for at in range(0, len(raw), 16):
+        row = raw[at : at + 16]
+        seen = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(form.format(at, row.hex(" ", -group), seen) + "\n")
+    return "".join(lines).encode()
+
+
+def reordered(raw: bytes, order: tuple[int, ...]) -> bytes:
+    """The quote with the certificates of its chain in another order."""
+    found = list(re.finditer(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", raw, re.DOTALL))
+    parts, end = [], 0
+    for match, index in zip(found, order, strict=True):
+        parts += [raw[end : match.start()], found[index][0]]
+        end = match.end()
+    return b"".join([*parts, raw[end:]])
+
+
 QUOTES: dict[str, Callable[[bytes], bytes]] = {
     "raw": bytes,
     "zero_padded": lambda raw: raw.ljust(8000, b"\0"),
@@ -52,6 +73,22 @@ QUOTES: dict[str, Callable[[bytes], bytes]] = {
     "json_hex": lambda raw: as_json({"quote": raw.hex()}),
     "json_array": lambda raw: as_json({"quote": list(raw)}),
     "collected": lambda raw: as_json({"tee": "tdx", "evidence": {"quote": b64(raw)}}),
+    "hex_with_colons": lambda raw: raw.hex(":").encode(),
+    "hex_with_spaces": lambda raw: raw.hex(" ").upper().encode(),
+    "c_array": lambda raw: b"{" + b",\n".join(b"0x%02x" % byte for byte in raw) + b"};",
+    "xxd": lambda raw: dump(raw, "{:08x}: {}  {}", 2),
+    "xxd_without_characters": lambda raw: dump(raw, "{:08x}: {}", 2),
+    "hex_in_words": lambda raw: raw.hex(" ", -4).encode(),
+    "hexdump": lambda raw: dump(raw, "{:08x}  {}  |{}|", 1) + b"%08x\n" % len(raw),
+    "armour": lambda raw: b"-----BEGIN QUOTE-----\n" + base64.encodebytes(raw) + b"-----END QUOTE-----\n",
+    "json_with_byte_order_mark": lambda raw: b"\xef\xbb\xbf" + as_json({"quote": b64(raw)}),
+    "hex_in_utf_16": lambda raw: raw.hex().encode("utf-16"),
+    "json_numbers": lambda raw: as_json(list(raw)),
+    "json_text": lambda raw: as_json(b64(raw)),
+    "trust_authority_request": lambda raw: as_json({"policy_ids": [], "tdx": {"quote": b64(raw), "runtime_data": ""}}),
+    "root_first": lambda raw: reordered(raw, (2, 1, 0)),
+    "intermediate_last": lambda raw: reordered(raw, (0, 2, 1)),
+    "intermediate_first": lambda raw: reordered(raw, (1, 0, 2)),
     "kbs_request": lambda raw: as_json({"tee-evidence": {"primary_evidence": {"quote": b64(raw)}}}),
 }
 
@@ -111,6 +148,27 @@ def test_an_event_log_inside_the_evidence_has_to_fit(makers: Makers) -> None:
     given = makers.tdx()
     body = {"quote": b64(given.content), "cc_eventlog": b64(bytes(200))}
     assert given.but(content=as_json(body)).judge().code == "eventlog-malformed"
+
+
+def test_a_log_of_one_json_object_per_event_has_to_fit(makers: Makers) -> None:
+    digests = [bytes([n]) * 48 for n in (1, 2)]
+    rtmr = hashlib.sha384(hashlib.sha384(bytes(48) + digests[0]).digest() + digests[1]).digest()
+    good = makers.tdx(rtmr=(rtmr, bytes(48), bytes(48), bytes(48)))
+    events = [{"imr": 0, "event_type": 4, "digest": d.hex(), "event": "", "event_payload": ""} for d in digests]
+    for log in (events, json.dumps(events)):
+        accepted(good.but(content=as_json({"quote": good.content.hex(), "event_log": log})))
+    accepted(good.but(event_log=as_json(events)))
+    for bad in (events[::-1], events[:1], [{**events[0], "imr": 1}, events[1]]):
+        assert good.but(event_log=as_json(bad)).judge().code == "eventlog-mismatch"
+    for bad in ([{}], [{**events[0], "imr": 4}], [{**events[0], "digest": "00"}], [{**events[0], "event_type": -1}]):
+        assert good.but(event_log=as_json(bad)).judge().code == "eventlog-malformed"
+
+
+def test_a_token_is_no_evidence_and_is_told_so(makers: Makers) -> None:
+    judged = makers.tdx().but(content=b"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln").judge()
+    assert judged.code == "evidence-unrecognised"
+    assert judged.reason is not None
+    assert "token (JWT)" in judged.reason.got
 
 
 def test_gpu_evidence_is_read_as_a_report_and_as_a_list(makers: Makers) -> None:

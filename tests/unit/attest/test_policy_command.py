@@ -126,7 +126,10 @@ def test_no_line_is_wider_than_the_terminal(
         assert max(map(len, out.splitlines())) <= columns
 
 
-def test_a_pipe_gets_digests_whole(files: list[str], capsys: pytest.CaptureFixture[str], run: Run) -> None:
+def test_a_pipe_gets_digests_whole(
+    files: list[str], capsys: pytest.CaptureFixture[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     measurement = run(*files)[1]["claims"]["measurement"]
     assert f"  measurement       {measurement}\n" in page(files, capsys)
 
