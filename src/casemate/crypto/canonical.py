@@ -13,6 +13,7 @@ from casemate.errors import UsageError
 __all__ = ["canonical_json", "sha256_hex", "sha384_hex"]
 
 _LARGEST: Final = 2**53 - 1
+_LEAVES: Final = frozenset({str, bool, type(None)})
 _encode: Final = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":")
 ).encode
@@ -31,13 +32,16 @@ def canonical_json(value: Any) -> bytes:
 def _is_plain(value: Any) -> bool:
     """Whether there is nothing in ``value`` but text, booleans, null, safe integers, lists, and objects in ASCII."""
     kind = type(value)
-    if isinstance(value, str) or kind is bool or value is None:
-        return True
-    if kind is int:
-        return bool(-_LARGEST <= value <= _LARGEST)
     if kind is dict:
-        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
-    return (kind is list or kind is tuple) and all(map(_is_plain, value))
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii():
+                return False
+            if type(item) not in _LEAVES and not _is_plain(item):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, value))
+    return isinstance(value, str) or kind in _LEAVES or (kind is int and -_LARGEST <= value <= _LARGEST)
 
 
 def sha384_hex(value: Any) -> str:
