@@ -36,6 +36,7 @@ from casemate.attestation.platforms.snp.report import parse_report
 from casemate.attestation.platforms.snp.tcb import Product, parse_tcb
 from casemate.attestation.stored import MAX_STORED_BYTES, Kind, recognise
 from casemate.cli.app import FormatOption, epilog, subcommand
+from casemate.cli.collateral_refresh import EPILOG, refresh
 from casemate.cli.errors import FileMissingError
 from casemate.cli.failure import print_outcome
 from casemate.cli.output import Format, Output, table
@@ -237,6 +238,9 @@ def check(
         error = CollateralExpiredError if lapsed else CollateralMissingError
         print_outcome("undecided", piece.code or error.code, piece.explain(now, margin=margin), error.fix, None)
     raise typer.Exit(3 if bad else 0)
+
+
+app.command(epilog=EPILOG)(refresh)
 
 
 # -- what is wanted ----------------------------------------------------------------------------------------------------
