@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from casemate.cli import bench_io
+from casemate.cli import bench_io, bench_spark
 from casemate.cli.app import FormatOption, epilog, subcommand
 from casemate.cli.output import Format, Output
 
@@ -89,6 +89,8 @@ def fuzz(
 
 
 app.command(epilog=epilog(*bench_io.EXAMPLES))(bench_io.io)
+app.command(epilog=bench_spark.TPCDS_EPILOG)(bench_spark.tpcds)
+app.command(epilog=bench_spark.SCAN_EPILOG)(bench_spark.scan)
 
 
 def _write(path: Path | None, value: dict[str, Any]) -> None:

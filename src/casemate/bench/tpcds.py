@@ -1,0 +1,278 @@
+"""TPC-DS: the 99 queries by Spark on the same data, unprotected and protected, in turn; every answer checked.
+
+Each query runs in all set-ups, once to warm up and then ``repeats`` times, the order rotating, before the next query:
+what the machine does meanwhile hits all set-ups alike. Finished queries are kept in ``progress.jsonl``, so that a run
+that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from casemate.bench import machine
+from casemate.bench.answers import difference
+from casemate.bench.errors import BenchDirectoryError
+from casemate.bench.spark_daemons import Shape
+from casemate.bench.spark_sessions import SETUPS, SparkSessions, open_sessions
+from casemate.bench.tpcds_data import DUCKDB, TABLES, Reference, make, spark_text
+from casemate.demo.sandbox import Sandbox
+from casemate.errors import UsageError
+
+__all__ = ["AIMS", "Plan", "TpcdsResult", "run"]
+
+AIMS = {"zone": 1.05, "parquet_encryption": 1.05, "full": 1.15}
+"""Geometric means over plain that Casemate aims at."""
+
+LONG_SECONDS, LONG_AIM = 2.0, 1.3  # no query that takes longer than this on plain data may be slower than that
+_DATASET, _COLUMNS = "bench/tpcds", "bench/columns"
+_QUERY_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. ``scale`` in GB of text."""
+
+    scale: float
+    queries: tuple[int, ...]
+    setups: tuple[str, ...]
+    repeats: int
+    local: bool = False  # no cluster: one JVM for each set-up
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.setups if name not in SETUPS]:
+            raise UsageError(f"--setups: unknown {unknown[0]!r}, know {', '.join(SETUPS)}")
+        if bad := [number for number in self.queries if not 1 <= number <= 99]:
+            raise UsageError(f"--queries: {bad[0]}: TPC-DS has queries 1 to 99")
+        if not (self.queries and self.setups):
+            raise UsageError("need at least one query and one set-up")
+
+    def to_json(self) -> dict[str, Any]:
+        """What has to be the same for a later run to go on with an earlier one; more queries or repeats are fine."""
+        return {"scale": self.scale, "setups": list(self.setups), "local": self.local}
+
+
+@dataclass
+class TpcdsResult:
+    """``seconds[query][setup]``: one figure for each repeat. ``wrong``: every answer that was not DuckDB's."""
+
+    plan: Plan
+    seconds: dict[int, dict[str, list[float]]] = field(default_factory=dict)
+    wrong: list[dict[str, Any]] = field(default_factory=list)
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+    def medians(self) -> dict[int, dict[str, float]]:
+        return {
+            query: {setup: statistics.median(values) for setup, values in by_setup.items()}
+            for query, by_setup in sorted(self.seconds.items())
+        }
+
+    def geomean(self) -> dict[str, float]:
+        """For each protected set-up the geometric mean, over all queries, of its median over plain's."""
+        medians = self.medians().values()
+        ratios = {
+            setup: [by_setup[setup] / by_setup["plain"] for by_setup in medians]
+            for setup in self.plan.setups
+            if setup != "plain" and "plain" in self.plan.setups
+        }
+        return {
+            setup: math.exp(statistics.fmean(math.log(value) for value in values))
+            for setup, values in ratios.items()
+            if values
+        }
+
+    def slow(self) -> list[dict[str, Any]]:
+        """Queries of over ``LONG_SECONDS`` that a set-up makes slower than ``LONG_AIM``."""
+        return [
+            {"query": query, "setup": setup, "ratio": round(seconds / by_setup["plain"], 3)}
+            for query, by_setup in self.medians().items()
+            for setup, seconds in by_setup.items()
+            if by_setup.get("plain", 0) > LONG_SECONDS and seconds / by_setup["plain"] > LONG_AIM
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        medians = self.medians()
+        return {
+            "geomean": {setup: round(value, 4) for setup, value in self.geomean().items()},
+            "aims": {setup: AIMS[setup] for setup in self.plan.setups if setup in AIMS},
+            "wrong_answers": self.wrong,
+            "slow_queries": self.slow(),
+            "total_seconds": {
+                setup: round(sum(by_setup[setup] for by_setup in medians.values()), 2) for setup in self.plan.setups
+            },
+            "queries": {
+                str(query): {setup: round(value, 4) for setup, value in by_setup.items()}
+                for query, by_setup in medians.items()
+            },
+            "answers_checked": sum(len(values) + 1 for by in self.seconds.values() for values in by.values()),
+            "scale": self.plan.scale,
+            "repeats": self.plan.repeats,
+            "simulated_machine": True,
+            **self.conditions,
+        }
+
+    @property
+    def text(self) -> str:
+        """One line per set-up, for people."""
+        count, totals = len(self.seconds), self.to_json()["total_seconds"]
+        lines = [f"TPC-DS scale {self.plan.scale:g}, {count} queries, {len(self.wrong)} wrong answers"]
+        lines += [
+            f"{setup}: {value:.3f} times plain (geometric mean), aim {AIMS[setup]:.2f}; "
+            f"{totals[setup]:.1f} s in all, plain {totals['plain']:.1f} s"
+            for setup, value in self.geomean().items()
+        ]
+        lines += [f"wrong: query {w['query']}, {w['setup']}: {w['why']}" for w in self.wrong]
+        lines += [f"slow: query {s['query']}, {s['setup']}: {s['ratio']:.2f} times plain" for s in self.slow()]
+        return "\n".join(lines)
+
+
+def run(plan: Plan, out: Path, progress: Callable[[str], None] = lambda line: None) -> TpcdsResult:
+    """Make the data below ``out``, run, and give all figures, also those of earlier runs with the same ``out``.
+
+    Raises ``BenchUnavailableError``, ``BenchDirectoryError`` or ``BenchSessionError``."""
+    out = out.absolute()
+    kept = _Kept(out, plan)
+    result = TpcdsResult(plan, wrong=[])
+    todo = kept.restore(result)
+    conditions = {"machine": machine.describe(), "duckdb": DUCKDB, "local": plan.local}
+    data = out / "data"
+    reference = make(data, plan.scale, progress)
+    if todo:
+        shape = Shape.of_this_machine(local=plan.local)
+        with Sandbox(out / "home", keep=True) as sandbox:
+            zones = prepare(sandbox, data, plan.setups, progress)
+            with open_sessions(
+                sandbox, plan.setups, zones, shape=shape, logs=out / "logs", progress=progress
+            ) as sessions:
+                _register(sessions, plan.setups, data)
+                conditions |= {"versions": dict(sessions.versions), "shape": str(shape)}
+                kept.note(conditions)
+                _rounds(sessions, plan, reference, todo, kept, result, progress)
+    result.conditions = {**conditions, **kept.conditions()}
+    return result
+
+
+def prepare(
+    sandbox: Sandbox, data: Path, setups: Sequence[str], progress: Callable[[str], None]
+) -> Mapping[str, Sequence[str]]:
+    """Encrypt the plain tables for the protected set-ups; gives the zones of each one's job."""
+    plain, zone, columns = data / "plain", data / "zone", data / "columns"
+    if {"zone", "full"} & set(setups):
+        with _once(sandbox, "tpcds-zone") as missing:
+            if missing:
+                progress("encrypting the tables for the zone")
+                sandbox.casemate("key", "create", _DATASET)  # may be there from an interrupted run
+                sandbox.casemate("encrypt", str(plain), str(zone), "--dataset", _DATASET, "--overwrite").check()
+    if "parquet_encryption" in setups:
+        with _once(sandbox, "tpcds-columns") as missing:
+            if missing:
+                progress("encrypting the tables by Parquet Modular Encryption (SIMULATED TEE)")
+                sandbox.casemate("key", "create", _COLUMNS)
+                shutil.rmtree(columns, ignore_errors=True)
+                columns.mkdir()
+                sandbox.casemate(
+                    *("submit", "--engine", "plain", "--write", f"{_COLUMNS}={columns}"),
+                    *(str(Path(__file__).with_name("tpcds_columns.py")), str(plain), str(columns), _COLUMNS),
+                ).check()
+    reads = ("--read", f"{_DATASET}={zone}")
+    return {"zone": reads, "full": reads, "parquet_encryption": ("--read", f"{_COLUMNS}={columns}")}
+
+
+@contextmanager
+def _once(sandbox: Sandbox, name: str) -> Iterator[bool]:
+    """Whether this is still to do; the mark is set at the end, beside the keys, without which it had to be redone."""
+    mark = sandbox.home / name
+    yield not mark.exists()
+    mark.touch()
+
+
+def _register(sessions: SparkSessions, setups: Iterable[str], data: Path) -> None:
+    for setup in setups:
+        directory = data / {"plain": "plain", "parquet_encryption": "columns"}.get(setup, "zone")
+        sessions[setup].ask({"op": "tables", "directory": str(directory), "names": TABLES}, _QUERY_SECONDS)
+
+
+def _rounds(
+    sessions: SparkSessions,
+    plan: Plan,
+    reference: Reference,
+    todo: Sequence[int],
+    kept: _Kept,
+    result: TpcdsResult,
+    progress: Callable[[str], None],
+) -> None:
+    started = time.monotonic()
+    for done, number in enumerate(todo):
+        text, expected = spark_text(reference.queries[number]), reference.answers[number]
+        seconds: dict[str, list[float]] = {setup: [] for setup in plan.setups}
+        wrong: list[dict[str, Any]] = []
+        for turn in range(plan.repeats + 1):
+            for setup in _rotated(plan.setups, number + turn):
+                reply = sessions[setup].ask({"op": "sql", "text": text}, _QUERY_SECONDS)
+                why = difference(expected, reply["rows"])
+                if why is not None and all(entry["setup"] != setup for entry in wrong):
+                    wrong.append({"query": number, "setup": setup, "why": why})
+                if turn:  # the first one compiled the query
+                    seconds[setup].append(reply["seconds"])
+        kept.add(number, seconds, wrong)
+        result.seconds[number] = seconds
+        result.wrong += wrong
+        left = (time.monotonic() - started) / (done + 1) * (len(todo) - done - 1)
+        figures = "  ".join(f"{setup} {statistics.median(values):.2f}" for setup, values in seconds.items())
+        state = f"{len(wrong)} WRONG" if wrong else "right"
+        progress(f"query {number}: {figures} s, {state}; {done + 1}/{len(todo)}, {left / 60:.1f} min left")
+
+
+def _rotated(setups: Sequence[str], by: int) -> list[str]:
+    return [setups[(index + by) % len(setups)] for index in range(len(setups))]
+
+
+class _Kept:
+    """What an earlier run with the same ``--out`` measured: one line of JSON for each finished query."""
+
+    def __init__(self, out: Path, plan: Plan) -> None:
+        self._file, self._conditions, self._plan = out / "progress.jsonl", out / "conditions.json", plan
+        head = out / "plan.json"
+        if head.exists():
+            if (found := json.loads(head.read_text())) != plan.to_json():
+                raise BenchDirectoryError(f"{out} holds a run with {found}, not {plan.to_json()}")
+        elif out.exists() and any(out.iterdir()):
+            raise BenchDirectoryError(f"{out} is not empty, and holds no run of this benchmark")
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            head.write_text(json.dumps(plan.to_json()) + "\n")
+
+    def restore(self, result: TpcdsResult) -> list[int]:
+        """Put what is kept into ``result``; gives the queries that are still to run."""
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # the run was killed while it wrote this one
+            number = entry["query"]
+            enough = all(len(values) >= self._plan.repeats for values in entry["seconds"].values())
+            if number in self._plan.queries and enough:
+                result.seconds[number] = entry["seconds"]
+                result.wrong = [old for old in result.wrong if old["query"] != number] + entry["wrong"]
+        return [number for number in self._plan.queries if number not in result.seconds]
+
+    def add(self, number: int, seconds: Mapping[str, Sequence[float]], wrong: Sequence[Mapping[str, Any]]) -> None:
+        torn = self._file.exists() and not self._file.read_bytes().endswith(b"\n")
+        with self._file.open("a") as file:
+            file.write("\n" * torn + json.dumps({"query": number, "seconds": seconds, "wrong": wrong}) + "\n")
+
+    def note(self, conditions: Mapping[str, Any]) -> None:
+        self._conditions.write_text(json.dumps(conditions) + "\n")
+
+    def conditions(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._conditions.read_text()) if self._conditions.exists() else {}
+        return found
