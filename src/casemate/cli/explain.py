@@ -51,7 +51,8 @@ def _lines(entry: Mapping[str, Any]) -> Iterator[str]:
 def _clauses(clauses: Sequence[Mapping[str, Any]], indent: str) -> Iterator[str]:
     for clause in clauses:
         mark = "holds" if clause.get("holds") else "FAILS"
-        yield f"{indent}{mark}  {clause.get('clause')}: expected {one_line(clause.get('expected'), 300)}"
+        whose = f" of policy {one_line(clause['policy'], 100)}" if clause.get("policy") else ""
+        yield f"{indent}{mark}  {clause.get('clause')}{whose}: expected {one_line(clause.get('expected'), 300)}"
         if not clause.get("holds"):
             yield f"{indent}       got {one_line(clause.get('got'), 300)}"
             if clause.get("fix"):
