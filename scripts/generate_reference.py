@@ -102,12 +102,45 @@ def decisions_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def formats_page() -> str:
+    """Which engine reads and writes which format, from the cells that tests run."""
+    sys.path.insert(0, str(ROOT))
+    from tests.support.formats import CELLS, ENGINES, FORMATS, UNTESTED
+
+    def cell(engine: str, kind: str) -> str:
+        found = CELLS.get((engine, kind))
+        if found is None:
+            return ""
+        return ", ".join(word for word, ability in (("read", found.read), ("write", found.write)) if ability)
+
+    lines = [
+        NOTE,
+        "# Formats and engines",
+        "",
+        "What is tested: each engine reads what each other has written in a zone. An empty cell is a format that the",
+        "engine itself does not know. Any other format goes through the same file systems.",
+        "",
+        f"| | {' | '.join(FORMATS)} |",
+        f"| --- |{' --- |' * len(FORMATS)}",
+        *(f"| {engine} | {' | '.join(cell(engine, kind) for kind in FORMATS)} |" for engine in ENGINES),
+        "",
+        "Programs in other languages read and write any format as [plain files](../guides/plain-files.md).",
+        "",
+        "Untested:",
+        "",
+        *(f"* {name}: {why}." for name, why in UNTESTED.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a page is stale")
     check = parser.parse_args().check
     stale = []
     pages = {"reference/errors.md": errors_page(), "reference/cli.md": cli_page(), "adr/index.md": decisions_page()}
+    pages["reference/formats.md"] = formats_page()
     for name, content in pages.items():
         page = ROOT / "docs" / name
         if page.is_file() and page.read_text(encoding="utf-8") == content:

@@ -123,10 +123,17 @@ class ZoneSession:
         with cls._shared_lock:
             shared = cls._shared
             if shared is None or shared[:2] != (os.getpid(), client.path):
+                if shared is not None and shared[0] == os.getpid():
+                    shared[2].close()
                 job = client.session()
                 session = cls(job.zone_map(), client, client, strict=job.strict, report=client.report, job=job.job)
                 cls._shared = shared = (os.getpid(), client.path, session)
         return shared[2]
+
+    def close(self) -> None:
+        """End the connection to the agent, where there is one; a next request makes it anew."""
+        if isinstance(self._records, AgentClient):
+            self._records.close()
 
     def tell(self, error: CasemateError) -> None:
         """Tell the job's operator of an error that the program will not see as such."""
@@ -210,7 +217,8 @@ class ZoneSession:
 
         def check() -> frozenset[str]:
             below = files_below(_path(located.uri))
-            files = {path: size for path, size in below if self.zones.zone_of(f"{located.uri}/{path}") == zone}
+            alone = len(self.zones.zones) == 1
+            files = {path: size for path, size in below if alone or self.zones.zone_of(f"{located.uri}/{path}") == zone}
             governors: Mapping[str, Governed | None] = strict.check_tree(
                 zone.dataset,
                 located.uri,

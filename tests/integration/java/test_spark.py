@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +12,9 @@ from typing import Any
 
 import pytest
 from tests.support.damage import damages
+from tests.support.dataset_attacks import ATTACKS, Scene, refusal
 from tests.support.fake_agent import FakeAgent
+from tests.support.zone_spark import zone_spark
 
 from casemate.data.dataset import encrypt_tree, verify_tree
 from casemate.data.writer import EncryptedWriter
@@ -22,8 +23,6 @@ from casemate.model import DatasetName
 
 pytestmark = pytest.mark.spark
 
-ROOT = Path(__file__).resolve().parents[3]
-JAR = ROOT / "src/casemate/jars/casemate-spark.jar"
 PATIENTS = DatasetName.parse("hospital/patients")
 MARKER = "PLAINTEXT-MARKER"
 ROWS = 2000
@@ -56,9 +55,6 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    from pyspark import SparkContext
-    from pyspark.sql import SparkSession
-
     base = tmp_path_factory.mktemp("spark")
     for area in ("rw", "ro", "outside", "private"):
         (base / area).mkdir()
@@ -67,39 +63,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
         FakeAgent.zone(base / "ro", str(PATIENTS), "read"),
     ]
     with FakeAgent(base / "agent.sock", zones, private_prefixes=[f"file://{base}/private"]) as agent:
-        os.environ["CASEMATE_AGENT_SOCKET"] = str(agent.socket)
-        settings = {
-            "spark.driver.extraClassPath": str(JAR),
-            "spark.hadoop.fs.file.impl": "io.casemate.spark.ZoneLocalFileSystem",
-            "spark.hadoop.fs.AbstractFileSystem.file.impl": "io.casemate.spark.ZoneAbstractFileSystem",
-            "spark.sql.sources.commitProtocolClass": "io.casemate.spark.ZoneCommitProtocol",
-            "spark.driver.extraJavaOptions": f"-Dderby.system.home={base}/private",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.local.dir": f"{base}/private",
-            "spark.sql.warehouse.dir": f"file://{base}/rw/warehouse",
-            "spark.sql.shuffle.partitions": "2",
-            "spark.sql.files.maxPartitionBytes": "1m",
-            "spark.sql.files.openCostInBytes": "64k",
-            "spark.task.maxFailures": "1",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.log.level": "FATAL",
-        }
-        builder = SparkSession.builder.master("local[2]").appName("zones")
-        for name, value in settings.items():
-            builder = builder.config(name, value)
-        session = builder.getOrCreate()
-        try:
+        small = {"spark.sql.files.maxPartitionBytes": "1m", "spark.sql.files.openCostInBytes": "64k"}
+        with zone_spark(agent, base / "private", f"file://{base}/rw/warehouse", small) as session:
             yield Job(base, agent, session)
-        finally:
-            session.stop()
-            gateway = SparkContext._gateway
-            SparkContext._gateway = SparkContext._jvm = None
-            gateway.shutdown()
-            gateway.proc.stdin.close()
-            gateway.proc.wait(30)
-            del os.environ["CASEMATE_AGENT_SOCKET"]
     shutil.rmtree(base, ignore_errors=True)
 
 
@@ -354,4 +320,19 @@ def test_damage_of_every_kind_is_refused_in_a_dataset_that_was_not_even_committe
             accepted.append((name, total(job, path / str(number))))
         except Exception as exc:
             assert "file-" in str(exc) or "key-denied" in str(exc), name  # noqa: PT017 - the loop goes on
+    assert accepted == []
+
+
+def test_every_attack_on_a_dataset_is_refused_and_what_was_attacked_is_named(job: Job, tmp_path: Path) -> None:
+    accepted = []
+    for number, attack in enumerate(ATTACKS):
+        scene = Scene(job.ro / f"scene-{number}", tmp_path / str(number), job.agent.keys, job.agent.records, PATIENTS)
+        if number == 0:
+            assert job.session.read.text(str(scene.victim)).count() == 400
+            shutil.rmtree(job.ro / "scene-0")
+            scene = Scene(job.ro / "again", tmp_path / "again", job.agent.keys, job.agent.records, PATIENTS)
+        attack.act(scene)
+        message = refusal(lambda scene=scene: job.session.read.text(str(scene.victim)).count())
+        if not any(f"{code}: " in message for code in attack.codes) or attack.named not in message:
+            accepted.append((attack.name, message[:300]))
     assert accepted == []
