@@ -33,6 +33,8 @@ name: one-tpm
 platforms: [tpm]
 workload_binding: launch
 platform_ids: ["{ak}"]
+extra:
+  pcrs.sha256.4: "{zeros}"
 """
 
 
@@ -71,7 +73,7 @@ class TpmStage(Stage):
         with BrokerClient(self.url, self.ca, self.admin) as client:
             client.register_owner(OWNER, self.owner.public)
         self.client = BrokerClient(self.url, self.ca, self.owner)
-        self.policy = self.client.add_policy(POLICY.format(ak=self.ak_id))
+        self.policy = self.client.add_policy(POLICY.format(ak=self.ak_id, zeros="00" * 32))
         self.keys = OwnerKeys(self.client)
         return self
 

@@ -268,14 +268,14 @@ def _machine_clauses(c: Conditions, claims: Claims) -> Iterator[Clause]:
     yield from _one_of("platform_ids", refusals.PlatformIdNotAllowedError, c.platform_ids, claims.platform_id)
     yield from _one_of("vmpls", refusals.VmplNotAcceptedError, c.vmpls, claims.vmpl)
     for name, wanted in sorted((c.extra or {}).items()):
-        got = _plain(claims.extra.get(name))
+        said, got = _found(claims.extra, name)
         values = wanted if isinstance(wanted, list) else [wanted]
         yield clause(
             f"extra.{name}",
             refusals.ClaimMismatchError,
             expected=f"one of: {_show(values)}",
             got=_show(got),
-            holds=name in claims.extra and any(type(got) is type(v) and got == v for v in values),
+            holds=said and any(type(got) is type(v) and got == v for v in values),
         )
 
 
@@ -320,6 +320,18 @@ def _combinations(c: Conditions, claims: Claims, now: datetime) -> Iterator[Clau
 
 def _failed(clauses: tuple[Clause, ...]) -> str:
     return ", ".join(c.code for c in clauses if not c.holds) or "holds"
+
+
+def _found(extra: Mapping[str, Any], name: str) -> tuple[bool, object]:
+    """Whether a claim is there, and its value: by its name, or through nested ones (``pcrs.sha256.0``)."""
+    if name in extra:
+        return True, _plain(extra[name])
+    value: object = extra
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return False, None
+        value = value[part]
+    return True, _plain(value)
 
 
 def _plain(value: object) -> object:

@@ -93,6 +93,17 @@ def test_each_clause_holds_or_refuses_for_its_own_reason(
     assert all(clause.expected and clause.got and clause.fix for clause in failed)
 
 
+def test_dots_lead_into_nested_claims(claims: Make) -> None:
+    """So that a policy can pin the boot PCRs of a TPM."""
+    pinned = policy(extra={"pcrs.sha256.0": ["00", "11"]})
+    for value, codes in (({"0": "11"}, ()), ({"0": "22"}, ("claim-mismatch",)), ("11", ("claim-mismatch",))):
+        assert pinned.appraise(claims(extra={"pcrs": {"sha256": value}}), now=NOW).codes == codes
+    assert pinned.appraise(claims(extra={"pcrs.sha256.0": "11"}), now=NOW).codes == ()
+    assert policy(extra={"pcrs.sha256": "11"}).appraise(
+        claims(extra={"pcrs": {"sha256": {"0": "11"}}}), now=NOW
+    ).codes == ("claim-mismatch",)
+
+
 def test_the_default_policy_accepts_a_sound_platform(claims: Make) -> None:
     appraisal = default_policy().appraise(claims(), now=NOW)
     assert appraisal.outcome is Outcome.ACCEPTED
