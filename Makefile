@@ -35,8 +35,12 @@ check: $(READY) ## lint, types, structure, generated pages, documentation
 	$(BIN)/python scripts/generate_reference.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
-bench: $(READY) ## attested start-up against plain spark-submit
-	@$(BIN)/casemate bench startup
+bench: $(READY) ## the short form of every benchmark (about ten minutes)
+	@$(BIN)/casemate bench startup --repeats 3
+	@$(BIN)/casemate bench attest --rounds 100
+	@$(BIN)/casemate bench io --size 64 --repeats 3
+	@$(BIN)/casemate bench scan --size 64m --repeats 1 --out build/bench/scan
+	@$(BIN)/casemate bench tpcds --scale 0.1 --queries 3,7,19,42,52,68,96 --out build/bench/tpcds
 
 bench-fuzz: $(READY) ## 100,000 spoiled inputs for every parser and verifier of evidence
 	@$(BIN)/casemate bench fuzz --format json --out build/fuzz.json
