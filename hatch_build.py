@@ -34,6 +34,9 @@ CLASS_PATH = (
     "tink-*.jar",  # to be measured beside
 )
 MANIFEST = "Manifest-Version: 1.0\r\nCreated-By: casemate\r\nPremain-Class: io.casemate.spark.JvmAgent\r\n\r\n"
+SERVICES = {
+    "org.apache.hadoop.security.alias.CredentialProviderFactory": "io.casemate.spark.AgentCredentials$Factory",
+}
 DIGEST_ENTRY = "META-INF/casemate-sources.sha256"
 EPOCH = (2024, 1, 1, 0, 0, 0)  # every entry's time, so that the jar is reproducible
 
@@ -52,7 +55,7 @@ def sources(root: Path) -> list[Path]:
 
 def source_digest(root: Path) -> str:
     """SHA-256 (hex) over names and contents of all sources and over how they are built."""
-    digest = hashlib.sha256(f"release {RELEASE} {CLASS_PATH} {MANIFEST}".encode())
+    digest = hashlib.sha256(f"release {RELEASE} {CLASS_PATH} {MANIFEST} {SERVICES}".encode())
     for path in sources(root):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
@@ -113,6 +116,7 @@ def write_jar(classes: Path, jar: Path, digest: str) -> None:
     """Pack compiled classes, sorted and with fixed times; the jar appears whole or not at all."""
     entries = {"META-INF/MANIFEST.MF": MANIFEST.encode()}
     entries[DIGEST_ENTRY] = digest.encode()
+    entries |= {f"META-INF/services/{interface}": f"{name}\n".encode() for interface, name in SERVICES.items()}
     for path in sorted(classes.rglob("*.class")):
         entries[path.relative_to(classes).as_posix()] = path.read_bytes()
     jar.parent.mkdir(parents=True, exist_ok=True)

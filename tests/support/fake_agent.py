@@ -73,6 +73,7 @@ class FakeAgent:
         self.plaintext_output = plaintext_output
         self.private_prefixes = list(private_prefixes)
         self.strict = strict
+        self.storage_credentials: dict[str, str] = {}  # by Hadoop's name
         self.requests: list[dict[str, Any]] = []
         self.reports: list[str] = []
         self._server: _Server | None = None
@@ -124,6 +125,8 @@ class FakeAgent:
                 generation = Generation(request["generation"], request["digest"])
                 self.records.record(DatasetName.parse(request["dataset"]), request["location"], generation)
                 return {"generation": generation.number}
+            case "storage-credential":
+                return {"value": self.storage_credentials.get(request["name"])}
             case "report":
                 self.reports.append(f"{request['code']}: {request['message']}")
                 return {}

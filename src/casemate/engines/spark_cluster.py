@@ -144,6 +144,9 @@ def java_options(
         f"-XX:ErrorFile={session.private_dir / 'hs_err.log'}",
         "-XX:-UsePerfData",
         "-XX:-CreateCoredumpOnCrash",
+        # Compile AES-GCM at once: see WarmUp in the Java part.
+        "-XX:CompileCommand=quiet",
+        "-XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.001",
     )
 
 

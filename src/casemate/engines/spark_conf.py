@@ -46,11 +46,12 @@ _PROTECTED = re.compile(
     r"|history|ui|acls|admin|python\.unix\.domain\.socket|shuffle\.service|storage\.decommission\.fallbackStorage"
     r"|jars\.(packages|repositories|excludes|ivy\w*|ivySettings))(\..*)?"
     r"|spark\.hadoop\.(fs\.([A-Za-z0-9]+|AbstractFileSystem\.[A-Za-z0-9]+)\.impl(\..*)?|hadoop\.security\..*|casemate\..*"
+    r"|mapreduce\.outputcommitter\.factory\.scheme\..*|fs\.s3a\.(.*\.)?(access\.key|secret\.key|session\.token)"
     r"|parquet\.(crypto\.factory\.class|encryption\.kms\..*))"
     r"|spark\.(driver|executor)\.(extraClassPath|userClassPathFirst|extraLibraryPath|defaultJavaOptions)"
     r"|spark\.(master|submit\.deployMode|local\.dir|driver\.host|driver\.bindAddress|driver\.supervise|plugins"
     r"|pyspark\.(driver\.)?python|master\.rest\..*|worker\.ui\..*|master\.ui\..*|authenticate|extraListeners"
-    r"|sql\.extensions|sql\.queryExecutionListeners|security\.credentials\..*|deploy\..*|r\..*|plugins\..*)"
+    r"|sql\.extensions|sql\.sources\.commitProtocolClass|sql\.queryExecutionListeners|security\.credentials\..*|deploy\..*|r\..*|plugins\..*)"
 )
 _ALLOWED = frozenset({"spark.ui.showConsoleProgress", "spark.ui.retainedTasks", "spark.ui.retainedStages"})
 _EVENT_LOG = "spark.eventLog.dir"
@@ -179,6 +180,9 @@ def filesystems() -> dict[str, str]:
         "spark.hadoop.casemate.fs.FILE.impl": "org.apache.hadoop.fs.LocalFileSystem",
         "spark.hadoop.fs.AbstractFileSystem.file.impl": _ZONES_ABSTRACT,
         "spark.sql.sources.commitProtocolClass": "io.casemate.spark.ZoneCommitProtocol",
+        "spark.hadoop.hadoop.security.credential.provider.path": "casemate://agent",  # for the storage's
+        # Hadoop's own choice completes uploads at commit, past every file system in front of S3A's.
+        "spark.hadoop.mapreduce.outputcommitter.factory.scheme.s3a": _COMMITTERS,
     }
     for scheme in SCHEMES:
         settings[f"spark.hadoop.fs.{scheme}.impl"] = _ZONES_LOCAL if scheme == "file" else _ZONES
@@ -202,6 +206,7 @@ def properties(settings: Mapping[str, str]) -> str:
     return "".join(f"{_escaped(name)}={_escaped(value)}\n" for name, value in sorted(settings.items()))
 
 
+_COMMITTERS = "org.apache.hadoop.mapreduce.lib.output.FileOutputCommitterFactory"
 _WHY = "decides how data is protected or what code runs; only Casemate sets it"
 
 

@@ -21,6 +21,7 @@ from casemate.data.zones import normalise
 from casemate.errors import CasemateError, FailedError, UsageError
 from casemate.model import DatasetName
 from casemate.workload.session import AttestedSession
+from casemate.workload.storage import storage_credential
 
 __all__ = ["MAX_MESSAGE", "Agent", "ReportHandler"]
 
@@ -145,6 +146,9 @@ class Agent:
         self._session.record(DatasetName.parse(_text(message, "dataset")), _location(message), generation)
         return {"generation": generation.number}
 
+    def storage_credential(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {"value": storage_credential(_text(message, "name"), os.environ)}
+
     def report(self, message: dict[str, Any]) -> dict[str, Any]:
         self._on_report(_text(message, "code")[:80], " ".join(_text(message, "message")[:_MAX_REPORT].split()))
         return {}
@@ -155,6 +159,7 @@ _OPERATIONS: dict[str, Callable[[Agent, dict[str, Any]], dict[str, Any]]] = {
     "key": Agent.key,
     "generation": Agent.generation,
     "commit": Agent.commit,
+    "storage-credential": Agent.storage_credential,
     "report": Agent.report,
 }
 

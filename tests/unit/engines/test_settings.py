@@ -96,6 +96,8 @@ def test_everything_that_protects_is_refused_from_the_workload() -> None:
         "spark.hadoop.fs.newscheme.impl",
         "spark.hadoop.fs.file.impl.disable.cache",
         "spark.hadoop.hadoop.security.credential.provider.path",
+        "spark.hadoop.fs.s3a.secret.key",
+        "spark.hadoop.fs.s3a.bucket.vault.access.key",
         "spark.hadoop.casemate.fs.file.impl",
         "spark.driver.extraClassPath",
         "spark.executor.extraClassPath",

@@ -127,6 +127,11 @@ final class Agent {
     throw new AgentException("the agent's reply is not the 32-byte key of " + dataset + " that was asked for", null);
   }
 
+  /** A credential of the storage by Hadoop's name for it; null if there is none. Never remembered: they are renewed. */
+  Object storageCredential(String name) throws IOException {
+    return ask(Map.of("op", "storage-credential", "name", name), true, name).get("value");
+  }
+
   /** What is recorded for a location. A recorded generation is remembered until {@link #forget}; none, for 2 s. */
   Generation generation(String dataset, String location) throws IOException {
     String name = dataset + " " + location;

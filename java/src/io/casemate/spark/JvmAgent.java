@@ -24,6 +24,7 @@ public final class JvmAgent {
   public static void premain(String argument, Instrumentation instrumentation) throws Exception {
     boolean gateway = argument.startsWith(GATEWAY);
     Path directory = Path.of(gateway ? argument.substring(GATEWAY.length()) : argument);
+    WarmUp.start();
     ClientCertificates.demand(instrumentation);
     RenewedKeys.follow(directory.resolve("key.p12"));
     if (gateway) {

@@ -101,12 +101,10 @@ final class SegmentCipher {
     return Preamble.SIZE_BYTES + (index == 0 ? HEADER_SIZE_BYTES : index * SEGMENT_SIZE_BYTES);
   }
 
-  /** The plaintext position that corresponds to a stored offset, at most {@code length}: for block locations. */
-  static long plaintextPosition(long storedOffset, long length) {
-    long body = Math.max(0, storedOffset - Preamble.SIZE_BYTES);
-    long within = Math.min(body % SEGMENT_SIZE_BYTES, PLAINTEXT_SIZE_BYTES);
-    long position = body / SEGMENT_SIZE_BYTES * PLAINTEXT_SIZE_BYTES + within - HEADER_SIZE_BYTES;
-    return Math.max(0, Math.min(position, length));
+  /** The stored offset of a plaintext byte's ciphertext: for block locations. */
+  static long storedPosition(long position) {
+    long index = segmentOf(position);
+    return storedStart(index) + position - plaintextStart(index);
   }
 
   /** Decrypts {@code size} bytes (tag included) into {@code size - 16}. */

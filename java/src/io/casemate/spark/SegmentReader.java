@@ -36,9 +36,9 @@ final class SegmentReader {
     this.last = (storedLength - Preamble.SIZE_BYTES - 1) / SegmentCipher.SEGMENT_SIZE_BYTES;
   }
 
-  /** Another one for the same file, for another thread. */
+  /** Another one for the same file, to read ahead: what it finds wrong is told when somebody wants those bytes. */
   SegmentReader another() {
-    return new SegmentReader(stored, name, cipher.another(), storedLength, agent);
+    return new SegmentReader(stored, name, cipher.another(), storedLength, null);
   }
 
   StoredBytes stored() {

@@ -23,7 +23,9 @@ import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.FileUtil;
 import org.apache.hadoop.fs.FsStatus;
 import org.apache.hadoop.fs.LocalFileSystem;
+import org.apache.hadoop.fs.MultipartUploaderBuilder;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.StorageStatistics;
 import org.apache.hadoop.fs.impl.AbstractFSBuilderImpl;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
 import org.apache.hadoop.fs.permission.FsAction;
@@ -220,19 +222,8 @@ public final class ZoneFileSystem extends FileSystem {
     }
     FileStatus status = file instanceof ZoneFileStatus known && known.stored() != null
         ? known.stored() : stored.getFileStatus(file.getPath());
-    List<BlockLocation> blocks = new ArrayList<>();
-    for (BlockLocation block : stored.getFileBlockLocations(status, 0, status.getLen())) {
-      long from = SegmentCipher.plaintextPosition(block.getOffset(), file.getLen());
-      long to = block.getOffset() + block.getLength() >= status.getLen()
-          ? file.getLen() : SegmentCipher.plaintextPosition(block.getOffset() + block.getLength(), file.getLen());
-      if (from < start + size && to > start) {
-        BlockLocation translated = new BlockLocation(block);
-        translated.setOffset(from);
-        translated.setLength(to - from);
-        blocks.add(translated);
-      }
-    }
-    return blocks.toArray(new BlockLocation[0]);
+    return Blocks.ofPlaintext(
+        stored.getFileBlockLocations(status, 0, status.getLen()), file.getLen(), start, start + size);
   }
 
   /** None: a checksum of the stored bytes would say nothing of the plaintext, and differ between equal files. */
@@ -415,7 +406,18 @@ public final class ZoneFileSystem extends FileSystem {
     throw unsupported("writing by way of a plain local file", target);
   }
 
+  /** None: parts would be encrypted apart from one another. So committers that upload parts of a file fail at once. */
+  @Override
+  public MultipartUploaderBuilder createMultipartUploader(Path base) {
+    throw unsupported("uploading a file in parts", base);
+  }
+
   // The rest
+
+  @Override
+  public StorageStatistics getStorageStatistics() {
+    return storage.getStorageStatistics();
+  }
 
   @Override
   public Path getEnclosingRoot(Path path) throws IOException {

@@ -12,6 +12,7 @@ import java.util.TreeSet;
 import java.util.stream.Collectors;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.AbstractFileSystem;
+import org.apache.hadoop.fs.BlockLocation;
 import org.apache.hadoop.fs.FileContext;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.LocalFileSystem;
@@ -184,7 +185,16 @@ public final class ApiWalk {
     FileSystem fs = FileSystem.get(URI.create("file:///"), conf);
     ApiTable.Fixture f = fixture(fs, "rw");
     StreamTests.run(fs, f.file, content);
+    StreamTests.readAhead(fs, new Path(f.root, "large"));
     StreamTests.writing(fs, f.fresh, java.nio.file.Path.of(f.fresh.toUri().getPath()), content);
+  }
+
+  private static String blocks(FileSystem fs, Path file, int[] range) throws Exception {
+    StringBuilder text = new StringBuilder();
+    for (BlockLocation block : fs.getFileBlockLocations(fs.getFileStatus(file), range[0], range[1])) {
+      text.append(block.getOffset()).append('+').append(block.getLength()).append(Arrays.toString(block.getHosts()));
+    }
+    return text.toString();
   }
 
   /** Any storage that Hadoop knows: found by its setting, with zones of its own scheme and host. */
@@ -209,18 +219,20 @@ public final class ApiWalk {
       Check.refused("outside-zones", () -> new Path("bucket://other" + base.resolve("bucket/zone/x"))
           .getFileSystem(other).create(new Path("bucket://other" + base.resolve("bucket/zone/x"))));
     });
-    Check.test("block locations cover the plaintext without a gap, wherever the blocks end", () -> {
+    Check.test("an encrypted file has the blocks of a plain one with the same content, on the same hosts", () -> {
+      BucketFileSystem plain = new BucketFileSystem();
+      plain.initialize(URI.create("bucket://data"), conf);
+      Path plainFile = new Path("bucket://data" + base.resolve("bucket/plain"));
       FileSystem fs = file.getFileSystem(other);
-      var blocks = fs.getFileBlockLocations(fs.getFileStatus(file), 0, content.length);
-      long end = 0;
-      for (var block : blocks) {
-        Check.same(end, block.getOffset());
-        end += block.getLength();
+      for (int size : new int[] {0, 1, 49_999, 50_000, 50_001, 100_000, content.length}) {
+        try (var out = plain.create(plainFile); var sealed = fs.create(file, true)) {
+          out.write(content, 0, size);
+          sealed.write(content, 0, size);
+        }
+        for (int[] range : new int[][] {{0, size}, {0, 1}, {49_999, 2}, {50_000, 1}, {60_000, 10}, {size, 10}}) {
+          Check.same(blocks(plain, plainFile, range), blocks(fs, file, range));
+        }
       }
-      Check.same((long) content.length, end);
-      Check.same(3, blocks.length);
-      Check.same("host1", fs.getFileBlockLocations(fs.getFileStatus(file), 60_000, 10)[0].getHosts()[0]);
-      Check.same(1, fs.getFileBlockLocations(fs.getFileStatus(file), 60_000, 10).length);
     });
     Check.test("a scheme that nobody knows is refused", () -> {
       other.set("fs.nowhere.impl", ZoneFileSystem.class.getName());

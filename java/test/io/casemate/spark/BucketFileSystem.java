@@ -32,12 +32,17 @@ public final class BucketFileSystem extends RawLocalFileSystem {
 
   @Override
   public BlockLocation[] getFileBlockLocations(FileStatus file, long start, long length) {
+    if (file.getLen() <= start) {
+      return new BlockLocation[0];
+    }
     int count = (int) ((file.getLen() + BLOCK_SIZE_BYTES - 1) / BLOCK_SIZE_BYTES);
-    BlockLocation[] blocks = new BlockLocation[count];
-    for (int i = 0; i < count; i++) {
+    int first = (int) (start / BLOCK_SIZE_BYTES);
+    int end = (int) Math.min(count, (start + length + BLOCK_SIZE_BYTES - 1) / BLOCK_SIZE_BYTES);
+    BlockLocation[] blocks = new BlockLocation[end - first];
+    for (int i = first; i < end; i++) {
       long offset = (long) i * BLOCK_SIZE_BYTES;
       String[] hosts = {"host" + i};
-      blocks[i] = new BlockLocation(hosts, hosts, offset, Math.min(BLOCK_SIZE_BYTES, file.getLen() - offset));
+      blocks[i - first] = new BlockLocation(hosts, hosts, offset, Math.min(BLOCK_SIZE_BYTES, file.getLen() - offset));
     }
     return blocks;
   }

@@ -16,6 +16,7 @@ import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileRange;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.RawLocalFileSystem;
 import org.apache.hadoop.fs.StreamCapabilities;
 
 /** Every way to read a stream gives the plaintext at its place; what is said of a stream is true. */
@@ -180,6 +181,68 @@ final class StreamTests {
         // as it should
       }
     }
+  }
+
+  /** A file of many segments, read in order. */
+  static void readAhead(FileSystem fs, Path file) throws Exception {
+    byte[] large = new byte[3_000_000];
+    new Random(3).nextBytes(large);
+    try (FSDataOutputStream out = fs.create(file, true)) {
+      out.write(large);
+    }
+    Check.test("what is read ahead is what is there, and all of it ends with the stream", () -> {
+      for (String policy : List.of("sequential", "adaptive", "random")) {
+        FileSystem.Statistics counter = FileSystem.getStatistics("file", RawLocalFileSystem.class);
+        long before = counter.getThreadStatistics().getBytesRead();
+        long process = counter.getBytesRead();
+        FSDataInputStream in = fs.openFile(file).opt("fs.option.openfile.read.policy", policy).build().get();
+        byte[] got = new byte[large.length];
+        for (int done = 0; done < got.length;) {
+          done += in.read(got, done, Math.min(50_000, got.length - done));
+        }
+        Check.same(large, got);
+        Check.same(-1, in.read());
+        in.seek(1_000_000);
+        in.readFully(got, 0, 200_000);
+        Check.same(Arrays.copyOfRange(large, 1_000_000, 1_200_000), Arrays.copyOf(got, 200_000));
+        in.close();
+        Check.same(0, ReadAhead.usage()[1]);
+        long counted = counter.getThreadStatistics().getBytesRead() - before;
+        Check.that(counted >= large.length && counted < 2L * large.length, policy + ": this thread read " + counted);
+        Check.that(counter.getBytesRead() - process >= counted, "the process has read what its threads have");
+      }
+    });
+    Check.test("a stream closed in the middle leaves no thread at work, and nothing is read of it later", () -> {
+      for (int i = 0; i < 50; i++) {
+        FSDataInputStream in = fs.openFile(file).opt("fs.option.openfile.read.policy", "sequential").build().get();
+        in.readFully(new byte[1 + i * 20_000]);
+        in.close();
+        Check.same(0, ReadAhead.usage()[1]);
+      }
+      Check.that(ReadAhead.usage()[0] <= Runtime.getRuntime().availableProcessors(), "too many threads");
+    });
+    Check.test("a changed segment that was read ahead is refused when it is wanted, and not before", () -> {
+      java.nio.file.Path stored = java.nio.file.Path.of(file.toUri().getPath());
+      byte[] bytes = Files.readAllBytes(stored);
+      bytes[1_500_000] ^= 1;
+      Files.write(stored, bytes);
+      try (FSDataInputStream in =
+          fs.openFile(file).opt("fs.option.openfile.read.policy", "sequential").build().get()) {
+        byte[] got = new byte[1_400_000];
+        in.readFully(got);
+        Check.same(Arrays.copyOf(large, got.length), got);
+        Check.refused("file-tampered", () -> in.readFully(new byte[200_000]));
+      }
+      Check.same(0, ReadAhead.usage()[1]);
+    });
+    Check.test("an option that has to be understood and is not, is refused", () -> {
+      try {
+        fs.openFile(file).must("fs.option.openfile.nothing", "x").build().get();
+        throw new AssertionError("opened");
+      } catch (IllegalArgumentException e) {
+        // as it should
+      }
+    });
   }
 
   static void writing(FileSystem fs, Path file, java.nio.file.Path stored, byte[] content) {
