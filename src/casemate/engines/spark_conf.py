@@ -51,7 +51,8 @@ _PROTECTED = re.compile(
     r"|spark\.(driver|executor)\.(extraClassPath|userClassPathFirst|extraLibraryPath|defaultJavaOptions)"
     r"|spark\.(master|submit\.deployMode|local\.dir|driver\.host|driver\.bindAddress|driver\.supervise|plugins"
     r"|pyspark\.(driver\.)?python|master\.rest\..*|worker\.ui\..*|master\.ui\..*|authenticate|extraListeners"
-    r"|sql\.extensions|sql\.sources\.commitProtocolClass|sql\.queryExecutionListeners|security\.credentials\..*|deploy\..*|r\..*|plugins\..*)"
+    r"|sql\.extensions|sql\.sources\.commitProtocolClass"
+    r"|sql\.queryExecutionListeners|security\.credentials\..*|deploy\..*|r\..*|plugins\..*)"
 )
 _ALLOWED = frozenset({"spark.ui.showConsoleProgress", "spark.ui.retainedTasks", "spark.ui.retainedStages"})
 _EVENT_LOG = "spark.eventLog.dir"
