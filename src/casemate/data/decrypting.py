@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -301,17 +301,14 @@ def _find(
 ) -> _Found:
     """All files of all sources, each checked against the manifests that govern it."""
     keys = RememberedKeys(keys)
-    parts = [
-        _open_source(place, name, keys, records, dataset)
-        for source in places
-        for place, name in _expand(source, alone=len(places) == 1)
-    ]
+    named = [pair for source in places for pair in _expand(source, alone=len(places) == 1)]
+    parts = [_open_source(place, name, keys, records, dataset) for place, name in named]
     first = parts[0]
     for other in parts[1:]:
         if other.dataset != first.dataset:
             raise UsageError(f"{first.uri} and {other.uri}: of two datasets, {first.dataset} and {other.dataset}")
     if len(parts) == 1:
-        return first
+        return replace(first, single=first.single and not named[0][1])
     files = sorted((file for part in parts for file in part.files), key=lambda file: file.path)
     for one, another in itertools.pairwise(files):
         if one.path == another.path or another.path.startswith(one.path + "/"):
@@ -324,8 +321,8 @@ def _find(
 def _expand(source: str, *, alone: bool) -> Iterator[tuple[str, str]]:
     """The places that a source or pattern means, each with the name it gets below the destination."""
     base, is_pattern = split_pattern(source)
-    if is_pattern and not is_remote(source) and os.path.lexists(source):
-        is_pattern = False
+    if is_pattern and (object_store(source).exists(source) if is_remote(source) else os.path.lexists(source)):
+        is_pattern = False  # a name that is there is no pattern
     if not is_pattern:
         yield source, "" if alone else os.path.basename(source.rstrip("/"))  # noqa: PTH119 - text
         return

@@ -27,7 +27,7 @@ __all__ = ["ObjectFile", "ObjectStore", "ObjectWriter", "is_remote", "object_sto
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "abfs": "abfs", "abfss": "abfs", "memory": "memory"}
 _EXTRAS = {"s3": "s3"}
 _BLOCK = 8 * 2**20  # bytes that a sequential read fetches at once, and a large object's upload sends at once
-_DELETE_AT_ONCE = 1000  # what S3 takes in one request
+_AT_ONCE = 16  # requests
 
 
 def is_remote(location: str) -> bool:
@@ -185,10 +185,17 @@ class ObjectStore:
 
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; it does not matter when one is gone already."""
-        paths = [self._path(uri) for uri in uris]
-        for start in range(0, len(paths), _DELETE_AT_ONCE):
-            with _errors(self._uri(paths[start])), contextlib.suppress(FileNotFoundError):
-                self._filesystem.rm(paths[start : start + _DELETE_AT_ONCE])
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # one by one, since `rm` takes names for patterns
+            for _ in pool.map(self._delete_one, uris):
+                pass
+
+    def _delete_one(self, uri: str) -> None:
+        with _errors(uri), contextlib.suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._path(uri))
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is an object of exactly this name, or something below it."""
+        return self.info(uri) is not None or self.is_directory(uri)
 
 
 class ObjectWriter:

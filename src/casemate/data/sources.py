@@ -81,12 +81,15 @@ def split_pattern(pattern: str) -> tuple[str, bool]:
 def _expand(source: str, *, alone: bool) -> Iterator[tuple[str, str | None]]:
     """Places to look at, each with the name it gets; ``None``: what it holds goes to the top."""
     base, is_pattern = split_pattern(source)
-    if is_remote(source):
-        matches = object_store(source).glob(source) if is_pattern else [source]
-    elif is_pattern and not os.path.lexists(source):
-        matches = sorted(glob.glob(source, recursive=True, include_hidden=False))  # noqa: PTH207 - text, as given
+    remote = is_remote(source)
+    if is_pattern and (object_store(source).exists(source) if remote else os.path.lexists(source)):
+        is_pattern = False  # a name that is there is no pattern
+    if not is_pattern:
+        matches = [source]
+    elif remote:
+        matches = object_store(source).glob(source)
     else:
-        is_pattern, matches = False, [source]
+        matches = sorted(glob.glob(source, recursive=True, include_hidden=False))  # noqa: PTH207 - text, as given
     if not matches:
         raise SourceMissingError(f"{source}: matches nothing")
     taken = set(matches)
