@@ -177,27 +177,33 @@ class StrictReads:
         governors = {path: governor(path) for path in files}
         governor("")
         for governed in {one.location: one for one in known.values() if one is not None}.values():
-            for listed in governed.manifest.files:
-                uri = f"{governed.location}/{listed.path}"
-                path = uri[len(directory) :].lstrip("/") if is_within(uri, directory) else None
-                if path is None or path in files or ignore(uri):
+            below = governed.location.removeprefix(directory).strip("/")
+            above = governed.relative(directory)
+            for listed in governed.manifest.files:  # a hundred thousand: as little as possible for each
+                if not above:
+                    path = f"{below}/{listed.path}" if below else listed.path
+                elif listed.path == above or listed.path.startswith(above + "/"):
+                    path = listed.path[len(above) + 1 :]  # empty: a directory lies in the place of the file
+                else:
+                    continue
+                if path in files or ignore(f"{governed.location}/{listed.path}"):
                     continue
                 if governor(path) is governed:  # else a later commit further down has taken its place
                     place = f"generation {governed.manifest.generation} of {governed.location}"
-                    raise ManifestFileMissingError(f"{uri}: is in {place} but not there")
+                    raise ManifestFileMissingError(f"{governed.location}/{listed.path}: is in {place} but not there")
         answer: dict[str, Governed | None] = {}
         for path, one in governors.items():
+            if one is None:
+                answer[path] = None
+                continue
             uri = f"{directory}/{path}"
-            if one is not None and not ignore(uri):
-                if one.relative(uri) not in one.manifest.by_path:
-                    origin = self.left_out(dataset, uri)
-                    if origin is Origin.PENDING or (origin is Origin.OURS and not written):
-                        continue
-                    if origin is Origin.OURS:
-                        answer[path] = None
-                        continue
+            found = one.manifest.by_path.get(one.relative(uri))
+            if (found is not None and found.length == files[path]) or ignore(uri):
+                answer[path] = one
+            elif found is not None or (origin := self.left_out(dataset, uri)) is Origin.FOREIGN:
                 check_file(one, uri, files[path])
-            answer[path] = one
+            elif origin is Origin.OURS and written:
+                answer[path] = None
         return answer
 
     def _generation(self, dataset: DatasetName, location: str) -> Generation:

@@ -259,6 +259,7 @@ def test_a_rewrap_killed_at_any_moment_leaves_the_old_dataset_or_the_new_and_a_r
                 seen.add(result.generation or 0)
             except (ManifestMissingError, ManifestRolledBackError, IntegrityError) as exc:
                 failures.append(exc)
+                time.sleep(0.3)
 
     zone = FakeAgent.zone(vault, str(dataset))
     with FakeAgent(tmp_path / "agent.sock", [zone], keys=keys, records=records) as agent:

@@ -469,8 +469,9 @@ def test_creating_the_marker_commits_and_what_follows_is_checked(world: World) -
     fs.pipe_file(world.path("out/r/part-1"), TEXT)
     assert fs.cat(world.path("out/r/part-1")) == TEXT, "a process reads what it just wrote"
     other = ZoneFileSystem(session=ZoneSession(world.session.zones, world.keys, world.records))
+    assert len(other.ls(world.path("out/r"))) == 2, "what is not committed is there to its own job alone"
     with pytest.raises(ManifestFileForeignError, match="part-1"):
-        other.ls(world.path("out/r"))
+        other.cat(world.path("out/r/part-1"))
     assert fs.commit(world.path("out/r")) == 2
     assert len(other.ls(world.path("out/r"))) == 3
     (world.root / "out/r/part-1").unlink()

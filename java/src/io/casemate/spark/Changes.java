@@ -116,6 +116,11 @@ final class Changes {
     return false;
   }
 
+  /** Whether something at, above or below {@code location} is to go. */
+  boolean anyDoomed(String location) {
+    return isDoomed(location) || doomed.stream().anyMatch(path -> Location.within(path, location));
+  }
+
   /** The job that wanted deletions at or below {@code location} failed. */
   void spare(String location) {
     doomed.removeIf(path -> Location.within(path, location));

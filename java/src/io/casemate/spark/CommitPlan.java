@@ -20,6 +20,7 @@ final class CommitPlan {
   private final Place root;
   private final Map<String, Manifest.Entry> entries = new HashMap<>();
   private final List<Place> obsolete = new ArrayList<>(); // files that an overwriting job replaces
+  private boolean isUntouched; // nothing below waits to be deleted with this commit
   private final List<Place> apart = new ArrayList<>(); // directories below with a record of their own
 
   CommitPlan(Agent agent, FileSystem stored, StoredFiles files, Commits commits, Place root) {
@@ -36,6 +37,7 @@ final class CommitPlan {
 
   /** @param before what was committed last */
   void collect(Map<String, Manifest.Entry> before) throws IOException {
+    isUntouched = !agent.changes().anyDoomed(root.location());
     walk(root, before);
     TreeSet<String> missing = new TreeSet<>(before.keySet());
     missing.removeAll(entries.keySet());
@@ -74,8 +76,15 @@ final class CommitPlan {
       apart.add(directory);
       return;
     }
+    String relative = directory == root ? "" : Location.relative(directory.location(), root.location()) + "/";
     for (FileStatus status : found) {
       String name = status.getPath().getName();
+      Manifest.Entry known = before.get(relative + name);
+      if (known != null && !status.isDirectory() && known.length() == status.getLen() && isUntouched
+          && !agent.changes().cover(directory.location() + "/" + name)) {
+        entries.put(relative + name, known); // most files of most commits: nothing else is made of them
+        continue;
+      }
       Place place = directory.child(name);
       if (name.equals(Manifest.DIRECTORY) || Place.isUnfinishedName(name) || files.isOtherZone(place)) {
         continue;

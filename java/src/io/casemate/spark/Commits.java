@@ -102,7 +102,8 @@ final class Commits {
     }
     long number = previous.number() + 1;
     DatasetKey key = agent.currentKey(zone.dataset(), root.location());
-    byte[] manifest = Manifest.build(key, root.location(), number, moved == null ? plan.entries() : moved);
+    Map<String, Manifest.Entry> entries = moved == null ? plan.entries() : moved;
+    byte[] manifest = Manifest.build(key, root.location(), number, entries);
     Generation next = new Generation(number, Manifest.digest(manifest));
     Path directory = new Path(root.path(), Manifest.DIRECTORY);
     Path file = new Path(directory, Manifest.fileName(next));
@@ -113,6 +114,7 @@ final class Commits {
       stored.delete(file, false);
       throw conflict;
     }
+    manifests.remember(zone, Manifest.committed(root.location(), next, entries));
     plan.finish();
     agent.changes().committed(root.location());
     for (Map.Entry<Path, Long> old : manifests.storedGenerations(directory).entrySet()) {

@@ -52,6 +52,11 @@ final class Manifest {
     }
   }
 
+  /** The manifest that a commit has just written. */
+  static Manifest committed(String location, Generation recorded, Map<String, Entry> files) {
+    return new Manifest(location, recorded, files);
+  }
+
   String location() {
     return location;
   }

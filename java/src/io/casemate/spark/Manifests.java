@@ -100,6 +100,10 @@ final class Manifests {
     return manifest;
   }
 
+  void remember(Zone zone, Manifest manifest) {
+    agent.manifests().put(zone.dataset() + " " + manifest.location(), manifest);
+  }
+
   private byte[] readManifest(Path root, String location, Generation recorded) throws IOException {
     Path directory = new Path(root, Manifest.DIRECTORY);
     Path file = new Path(directory, Manifest.fileName(recorded));
