@@ -20,7 +20,7 @@ def memory_storage(size: int) -> Iterator[tuple[Path, str]]:
     """A directory in memory with room for ``size`` bytes, and in words what it is.
 
     Pages of 2 MiB, where the kernel and our rights allow them, in a mount that only this process and its children see.
-    With pages of 4 KiB the kernel's own work on each page is as much as the encryption (docs/guides/speed.md)."""
+    With pages of 4 KiB the kernel's own work on each page is as much as the encryption (docs/guides/move-data.md)."""
     parent = _SHARED if _SHARED.is_dir() else Path(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix="casemate-bench-", dir=parent) as directory:
         mounted = _mount_large_pages(directory, size)
