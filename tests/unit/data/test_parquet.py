@@ -7,9 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.memory import MemoryKeys
 
-from casemate.data.errors import ColumnDeniedError, ColumnMissingError, FileMalformedError, FileTamperedError
+from casemate.data.errors import (
+    ColumnDeniedError,
+    ColumnMissingError,
+    FileMalformedError,
+    FileTamperedError,
+    KeyDeniedError,
+)
 from casemate.data.parquet import ParquetKeys, unwrap_parquet_key, wrap_parquet_key
 from casemate.errors import CasemateError, UsageError
 from casemate.model import ColumnKeys, DatasetName
@@ -200,6 +208,27 @@ def test_a_named_column_that_is_not_there_is_not_written_under_another_key(keys:
     keys.deny(DIAGNOSIS)
     with pytest.raises(ColumnDeniedError):
         read(parquet, data, ["DIAGNOSIS"])
+
+
+@given(st.text() | st.from_regex(r"casemate:parquet:v1:[0-9]{1,10}:[A-Za-z0-9+/=]{0,90}", fullmatch=True))
+def test_no_text_is_taken_for_a_wrapped_key(text: str) -> None:
+    with pytest.raises((FileMalformedError, FileTamperedError, KeyDeniedError)):
+        unwrap_parquet_key(MemoryKeys(str(PATIENTS)), text, PATIENTS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["columns", "plaintext_footer", "algorithm", "a/b", "x"]), inner, max_size=4)
+    ),
+)
+
+
+@given(JSON)
+def test_any_other_json_is_refused_as_column_keys(value: Any) -> None:
+    with pytest.raises(UsageError):
+        ColumnKeys.from_json(value)
 
 
 @pytest.mark.parametrize(

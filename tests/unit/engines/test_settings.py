@@ -99,6 +99,8 @@ def test_everything_that_protects_is_refused_from_the_workload() -> None:
         "spark.hadoop.fs.s3a.secret.key",
         "spark.hadoop.fs.s3a.bucket.vault.access.key",
         "spark.hadoop.casemate.fs.file.impl",
+        "spark.hadoop.parquet.crypto.factory.class",
+        "spark.hadoop.parquet.encryption.kms.client.class",
         "spark.driver.extraClassPath",
         "spark.executor.extraClassPath",
         "spark.executor.userClassPathFirst",
