@@ -34,6 +34,12 @@ class Changes:
         """Whether ``uri`` or a directory above it was changed."""
         return bool(self._marks) and any(path in self._marks for path in _and_above(uri))
 
+    def within(self, directory: str) -> list[str]:
+        """What was changed below ``directory``, as paths relative to it."""
+        below = directory + "/"
+        with self._lock:
+            return [path[len(below) :] for path in self._marks if path.startswith(below)]
+
     def committed(self, directory: str) -> None:
         """A manifest now says what is in ``directory``."""
         with self._lock:

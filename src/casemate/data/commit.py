@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from casemate.crypto.canonical import sha256_hex
@@ -24,19 +24,22 @@ from casemate.data.errors import (
 from casemate.data.fileid import FileIds, Origin
 from casemate.data.generations import Generation, GenerationRecords
 from casemate.data.keys import KeyProvider, RememberedKeys
-from casemate.data.local import files_below, read_manifest, stored_manifests, write_manifest
 from casemate.data.manifest import Manifest, ManifestFile, build_manifest, manifest_path, verify_manifest
+from casemate.data.stored import files_below, read_manifest, remove, stored_manifests, write_manifest
 from casemate.data.strict import authentic_preamble
+from casemate.data.zones import normalise
 from casemate.errors import GenerationConflictError, UndecidedError
 from casemate.model import DatasetName
 
 __all__ = ["commit_directory", "record_generation"]
 
+Remembered = Callable[[DatasetName, str, Generation], Manifest | None]
+
 _ATTEMPTS = 100  # of jobs that commit one directory at once, each attempt lets one through
 
 
 def commit_directory(
-    root: Path,
+    root: Path | None,
     location: str,
     dataset: DatasetName,
     keys: KeyProvider,
@@ -45,17 +48,20 @@ def commit_directory(
     ids: FileIds,
     changes: Changes | None = None,
     adopt: bool = False,
+    remembered: Remembered | None = None,
 ) -> Generation:
-    """Make the next generation of ``location`` (the URI of ``root``): what was committed, and the files of this job.
+    """Make the next generation of ``location`` (the URI of ``root``, which is
+    ``None`` in an object store): what was committed, and the files of this job.
 
     This job's are those that ``changes`` knows and those whose id (``ids``) shows that it wrote them for where they
-    lie. What another writer has not committed is left out. With ``adopt`` every file of the dataset is taken. The
+    lie. What another writer has not committed is left out. With ``adopt`` every file of the dataset is taken;
+    ``remembered`` may know the manifest of a generation that was verified before. The
     manifest is durable before it is recorded; until then the generation before stands. Raises what ``keys`` and
     ``records`` raise, ``ManifestFileForeignError`` for any other file that is not listed,
     ``ManifestFileMissingError`` or ``ManifestFileSwappedError`` for a committed file that somebody else deleted or
     changed, and ``FileMalformedError``, ``FileTamperedError`` or ``FileWrongDatasetError`` for a file that is not the
     dataset's."""
-    work = _Commit(root, location, dataset, RememberedKeys(keys), records, ids, changes or Changes(), adopt)
+    work = _Commit(root, location, dataset, RememberedKeys(keys), records, ids, changes or Changes(), adopt, remembered)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return work.attempt()
@@ -78,7 +84,7 @@ def record_generation(records: GenerationRecords, dataset: DatasetName, location
 class _Commit:
     def __init__(
         self,
-        root: Path,
+        root: Path | None,
         location: str,
         dataset: DatasetName,
         keys: KeyProvider,
@@ -86,8 +92,11 @@ class _Commit:
         ids: FileIds,
         changes: Changes,
         adopt: bool,
+        remembered: Remembered | None,
     ) -> None:
-        self.root, self.location, self.dataset = root, location, dataset
+        self.remembered = remembered
+        self.root = location if root is None else normalise(str(root))
+        self.location, self.dataset = location, dataset
         self.keys, self.records = keys, records
         self.ids, self.changes, self.adopt = ids, changes, adopt
 
@@ -101,12 +110,12 @@ class _Commit:
         try:
             record_generation(self.records, self.dataset, self.location, generation)
         except GenerationConflictError:
-            path.unlink(missing_ok=True)
+            remove(path)
             raise
         for number, old in stored_manifests(self.root):
             if number < previous.number:  # the one before stays for readers that looked its number up a moment ago
                 with contextlib.suppress(OSError):
-                    old.unlink()
+                    remove(old)
         return generation
 
     def _before(self, previous: Generation) -> Mapping[str, ManifestFile]:
@@ -120,7 +129,8 @@ class _Commit:
             raise
 
     def _verified(self, generation: Generation) -> Manifest:
-        return verify_manifest(
+        known = self.remembered and self.remembered(self.dataset, self.location, generation)
+        return known or verify_manifest(
             read_manifest(self.root, generation),
             generation,
             dataset=self.dataset,
@@ -139,9 +149,15 @@ class _Commit:
         )
         if apart:
             found = {path: size for path, size in found.items() if not path.startswith(apart)}
+        changed = self.changes.within(self.location)
+        names, below = set(changed), tuple(f"{path}/" for path in changed)
         listed = {}
         for path, size in found.items():
-            entry = self._entry(path, size, before.get(path))
+            known = before.get(path)
+            if known is not None and known.length == size and path not in names and not path.startswith(below):
+                listed[path] = known  # most files of most commits: nothing else is made of them
+                continue
+            entry = self._entry(path, size, known)
             if entry is not None:
                 listed[path] = entry
         for path in before:
@@ -163,8 +179,6 @@ class _Commit:
     def _entry(self, path: str, size: int, before: ManifestFile | None) -> ManifestFile | None:
         uri = f"{self.location}/{path}"
         changed = self.changes.covers(uri)
-        if before is not None and before.length == size and not changed:
-            return before
         preamble = authentic_preamble(uri, self.dataset, self.keys)
         key = self.keys.key(self.dataset, preamble.key_version)
         origin = self.ids.origin(key, uri, preamble.file_id)

@@ -27,9 +27,11 @@ from casemate.data.errors import (
 from casemate.data.fileid import FileIds, Origin
 from casemate.data.generations import Generation, GenerationRecords
 from casemate.data.keys import KeyProvider
-from casemate.data.local import AtomicFile, files_below, open_stored
+from casemate.data.local import AtomicFile
 from casemate.data.manifest import is_hidden
+from casemate.data.objects import ObjectWriter, object_store
 from casemate.data.reader import EncryptedReader
+from casemate.data.stored import files_below, open_stored
 from casemate.data.strict import Governed, StrictReads, authentic_preamble, check_file
 from casemate.data.writer import EncryptedWriter
 from casemate.data.zones import Located, ZoneMap, local_path
@@ -59,7 +61,7 @@ class ZoneWriter(EncryptedWriter):
         self._session = session
         self._located = located
         self._zone = zone
-        self._file = AtomicFile(_path(located.uri), exclusive=exclusive)
+        self._file = _new_file(located.uri, exclusive=exclusive)
         self.name = located.uri
         try:
             super().__init__(self._file.raw, session.keys, zone.dataset, place=(session.ids, located.uri))
@@ -85,10 +87,17 @@ class ZoneWriter(EncryptedWriter):
             self._session.commit(self._located.uri.rpartition("/")[0])
 
 
+def _new_file(uri: str, *, exclusive: bool) -> AtomicFile | ObjectWriter:
+    path = local_path(uri)
+    if path is None:
+        return object_store(uri).create(uri, exclusive=exclusive)
+    return AtomicFile(Path(path), exclusive=exclusive)
+
+
 def _path(uri: str) -> Path:
     path = local_path(uri)
     if path is None:
-        raise UnsupportedOperationError(f"{uri}: only local files (file://) can be read and written here")
+        raise UnsupportedOperationError(f"{uri}: outside the zones, where only local files (file://) are used")
     return Path(path)
 
 
@@ -150,16 +159,16 @@ class ZoneSession:
 
     def open_read(self, located: Located) -> ZoneReader:
         """The plaintext at ``located``; raises ``OSError``, an ``IntegrityError``, or what the keys raise."""
-        path, zone = _path(located.uri), located.zone
+        zone = located.zone
         if zone is None:
-            plain = path.open("rb", buffering=0)
+            plain = _path(located.uri).open("rb", buffering=0)
             return ZoneReader(plain, os.fstat(plain.fileno()).st_size)
-        return self._checked(lambda: self._open_encrypted(located.uri, path, zone))
+        return self._checked(lambda: self._open_encrypted(located.uri, zone))
 
-    def _open_encrypted(self, uri: str, path: Path, zone: Zone) -> ZoneReader:
+    def _open_encrypted(self, uri: str, zone: Zone) -> ZoneReader:
         governed = self._governing(uri, zone)
         try:
-            raw, size = open_stored(path)
+            raw, size = open_stored(uri)
         except FileNotFoundError as exc:
             self._refuse_missing(governed, uri, exc)
             raise
@@ -216,7 +225,7 @@ class ZoneSession:
             return frozenset()
 
         def check() -> frozenset[str]:
-            below = files_below(_path(located.uri))
+            below = files_below(located.uri)
             alone = len(self.zones.zones) == 1
             files = {path: size for path, size in below if alone or self.zones.zone_of(f"{located.uri}/{path}") == zone}
             governors: Mapping[str, Governed | None] = strict.check_tree(
@@ -246,7 +255,7 @@ class ZoneSession:
         if not path.is_dir():
             self.changes.wrote(target.uri, authentic_preamble(target.uri, zone.dataset, self.keys).file_id)
             return
-        for relative, _ in files_below(path):
+        for relative, _ in files_below(target.uri):
             uri = f"{target.uri}/{relative}"
             self.changes.wrote(uri, authentic_preamble(uri, zone.dataset, self.keys).file_id)
 
@@ -257,13 +266,14 @@ class ZoneSession:
             raise ZoneAccessError(f"{located.uri}: not in a zone, so that there is nothing to commit")
         with self.reporting():
             generation = commit_directory(
-                _path(located.uri),
+                None if local_path(located.uri) is None else _path(located.uri),
                 located.uri,
                 located.zone.dataset,
                 self.keys,
                 self._records,
                 ids=self.ids,
                 changes=self.changes,
+                remembered=None if self._strict is None else self._strict.remembered,
             )
         self.changes.committed(located.uri)
         self.forget()

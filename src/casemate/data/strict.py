@@ -104,6 +104,12 @@ class StrictReads:
         with self._lock:
             self._generations.clear()
 
+    def remembered(self, dataset: DatasetName, location: str, generation: Generation) -> Manifest | None:
+        """The manifest of that very generation, if it was verified before."""
+        with self._lock:
+            known, governed = self._manifests.get((dataset, location), (None, None))
+        return governed.manifest if governed is not None and known == generation else None
+
     def checked(self, check: Callable[[], T]) -> T:
         """``check()``, again with fresh records when it refuses on remembered ones, or what is there is just being
         replaced."""
