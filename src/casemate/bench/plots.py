@@ -84,14 +84,15 @@ def plot_scan(value: Mapping[str, Any], out: Path) -> list[Path]:
         panel.set_xticks(range(len(kinds)), kinds)
         panel.set_ylabel("seconds")
         panel.margins(y=0.12)
-    panels[0].legend(frameon=False)
     size, machine = value["size_bytes"] / 2**20, value.get("machine", {})
     figure.suptitle(
         f"Spark on one file of {size:.0f} MiB of each format (a quarter of it written); "
         f"{machine.get('cores', '?')} cores, {machine.get('processor', 'unknown processor')}",
         fontsize=11,
     )
-    return _save(figure, out / "scan", pyplot)
+    labels = panels[0].get_legend_handles_labels()
+    figure.legend(*labels, loc="lower center", ncols=2, frameon=False)
+    return _save(figure, out / "scan", pyplot, rect=(0, 0.06, 1, 1))
 
 
 def _pyplot() -> Any:
@@ -107,8 +108,8 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(figure: Any, path: Path, pyplot: Any) -> list[Path]:
-    figure.tight_layout()
+def _save(figure: Any, path: Path, pyplot: Any, rect: tuple[float, float, float, float] = (0, 0, 1, 1)) -> list[Path]:
+    figure.tight_layout(rect=rect)
     files: Sequence[Path] = [path.with_suffix(".svg"), path.with_suffix(".png")]
     for file in files:
         figure.savefig(file, dpi=120, metadata={"Date": None} if file.suffix == ".svg" else None)

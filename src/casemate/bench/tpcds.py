@@ -1,8 +1,8 @@
 """TPC-DS: the 99 queries by Spark on the same data, unprotected and protected, in turn; every answer checked.
 
-Each query runs in all set-ups, once to warm up and then ``repeats`` times, the order rotating, before the next query:
-what the machine does meanwhile hits all set-ups alike. Finished queries are kept in ``progress.jsonl``, so that a run
-that was stopped goes on where it was.
+Each query runs in all set-ups, ``repeats`` times, the order rotating, before the next query: what the machine does
+meanwhile hits all set-ups alike. Before, a few queries warm the sessions up; ``warm_each`` runs each once unmeasured.
+Finished queries are kept in ``progress.jsonl``, so that a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from casemate.bench import machine
 from casemate.bench.answers import difference
@@ -35,6 +37,11 @@ AIMS = {"zone": 1.05, "parquet_encryption": 1.05, "full": 1.15}
 LONG_SECONDS, LONG_AIM = 2.0, 1.3  # no query that takes longer than this on plain data may be slower than that
 _DATASET, _COLUMNS = "bench/tpcds", "bench/columns"
 _QUERY_SECONDS = 1800.0
+_WARM_UP = (3, 7, 19, 42, 52, 55, 96)  # short ones that read the big tables
+
+
+Figures = dict[int, dict[str, list[float]]]
+"""By query and set-up, one for each repeat."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Plan:
     setups: tuple[str, ...]
     repeats: int
     local: bool = False  # no cluster: one JVM for each set-up
+    warm_each: bool = False  # else a query's own compilation is in its first figure, in all set-ups alike
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.setups if name not in SETUPS]:
@@ -57,27 +65,34 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """What has to be the same for a later run to go on with an earlier one; more queries or repeats are fine."""
-        return {"scale": self.scale, "setups": list(self.setups), "local": self.local}
+        return {
+            "scale": self.scale,
+            "setups": list(self.setups),
+            "local": self.local,
+            "warm_each": self.warm_each,
+        }
 
 
 @dataclass
 class TpcdsResult:
-    """``seconds[query][setup]``: one figure for each repeat. ``wrong``: every answer that was not DuckDB's."""
+    """``seconds[query][setup]``: one figure for each repeat, by the clock; ``processor``: seconds that all processes of
+    the set-up together computed in. ``wrong``: every answer that was not DuckDB's."""
 
     plan: Plan
-    seconds: dict[int, dict[str, list[float]]] = field(default_factory=dict)
+    seconds: Figures = field(default_factory=dict)
+    processor: Figures = field(default_factory=dict)
     wrong: list[dict[str, Any]] = field(default_factory=list)
     conditions: dict[str, Any] = field(default_factory=dict)
 
     def medians(self) -> dict[int, dict[str, float]]:
-        return {
-            query: {setup: statistics.median(values) for setup, values in by_setup.items()}
-            for query, by_setup in sorted(self.seconds.items())
-        }
+        return _medians(self.seconds)
 
     def geomean(self) -> dict[str, float]:
         """For each protected set-up the geometric mean, over all queries, of its median over plain's."""
-        medians = self.medians().values()
+        return self._geomean(self.seconds)
+
+    def _geomean(self, figures: Figures) -> dict[str, float]:
+        medians = _medians(figures).values()
         ratios = {
             setup: [by_setup[setup] / by_setup["plain"] for by_setup in medians]
             for setup in self.plan.setups
@@ -112,7 +127,17 @@ class TpcdsResult:
                 str(query): {setup: round(value, 4) for setup, value in by_setup.items()}
                 for query, by_setup in medians.items()
             },
-            "answers_checked": sum(len(values) + 1 for by in self.seconds.values() for values in by.values()),
+            "processor": {
+                "geomean": {setup: round(value, 4) for setup, value in self._geomean(self.processor).items()},
+                "queries": {
+                    str(query): {setup: round(value, 3) for setup, value in by_setup.items()}
+                    for query, by_setup in _medians(self.processor).items()
+                },
+            },
+            "answers_checked": sum(
+                len(values) + self.plan.warm_each for by in self.seconds.values() for values in by.values()
+            ),
+            "warm_up": "each query once" if self.plan.warm_each else f"queries {', '.join(map(str, _WARM_UP))}",
             "scale": self.plan.scale,
             "repeats": self.plan.repeats,
             "simulated_machine": True,
@@ -123,15 +148,23 @@ class TpcdsResult:
     def text(self) -> str:
         """One line per set-up, for people."""
         count, totals = len(self.seconds), self.to_json()["total_seconds"]
+        processor = self._geomean(self.processor)
         lines = [f"TPC-DS scale {self.plan.scale:g}, {count} queries, {len(self.wrong)} wrong answers"]
         lines += [
             f"{setup}: {value:.3f} times plain (geometric mean), aim {AIMS[setup]:.2f}; "
-            f"{totals[setup]:.1f} s in all, plain {totals['plain']:.1f} s"
+            f"{totals[setup]:.1f} s in all, plain {totals['plain']:.1f} s; processor time {processor[setup]:.3f}"
             for setup, value in self.geomean().items()
         ]
         lines += [f"wrong: query {w['query']}, {w['setup']}: {w['why']}" for w in self.wrong]
         lines += [f"slow: query {s['query']}, {s['setup']}: {s['ratio']:.2f} times plain" for s in self.slow()]
         return "\n".join(lines)
+
+
+def _medians(figures: Figures) -> dict[int, dict[str, float]]:
+    return {
+        query: {setup: statistics.median(values) for setup, values in by_setup.items()}
+        for query, by_setup in sorted(figures.items())
+    }
 
 
 def run(plan: Plan, out: Path, progress: Callable[[str], None] = lambda line: None) -> TpcdsResult:
@@ -209,26 +242,44 @@ def _rounds(
     result: TpcdsResult,
     progress: Callable[[str], None],
 ) -> None:
+    progress("warming the sessions up")
+    for number in () if plan.warm_each else _WARM_UP:
+        for setup in plan.setups:
+            sessions[setup].ask({"op": "sql", "text": spark_text(reference.queries[number])}, _QUERY_SECONDS)
     started = time.monotonic()
     for done, number in enumerate(todo):
         text, expected = spark_text(reference.queries[number]), reference.answers[number]
         seconds: dict[str, list[float]] = {setup: [] for setup in plan.setups}
+        processor: dict[str, list[float]] = {setup: [] for setup in plan.setups}
         wrong: list[dict[str, Any]] = []
-        for turn in range(plan.repeats + 1):
+        for turn in range(0 if plan.warm_each else 1, plan.repeats + 1):
             for setup in _rotated(plan.setups, number + turn):
+                before = _processor_seconds()
                 reply = sessions[setup].ask({"op": "sql", "text": text}, _QUERY_SECONDS)
+                spent = _processor_seconds() - before
                 why = difference(expected, reply["rows"])
                 if why is not None and all(entry["setup"] != setup for entry in wrong):
                     wrong.append({"query": number, "setup": setup, "why": why})
-                if turn:  # the first one compiled the query
+                if turn:  # turn 0 compiled the query
                     seconds[setup].append(reply["seconds"])
-        kept.add(number, seconds, wrong)
-        result.seconds[number] = seconds
+                    processor[setup].append(spent)
+        kept.add({"query": number, "seconds": seconds, "processor": processor, "wrong": wrong})
+        result.seconds[number], result.processor[number] = seconds, processor
         result.wrong += wrong
         left = (time.monotonic() - started) / (done + 1) * (len(todo) - done - 1)
         figures = "  ".join(f"{setup} {statistics.median(values):.2f}" for setup, values in seconds.items())
         state = f"{len(wrong)} WRONG" if wrong else "right"
         progress(f"query {number}: {figures} s, {state}; {done + 1}/{len(todo)}, {left / 60:.1f} min left")
+
+
+def _processor_seconds() -> float:
+    """What all processes below this one have computed; the set-ups that wait add next to nothing meanwhile."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def _rotated(setups: Sequence[str], by: int) -> list[str]:
@@ -261,14 +312,14 @@ class _Kept:
             number = entry["query"]
             enough = all(len(values) >= self._plan.repeats for values in entry["seconds"].values())
             if number in self._plan.queries and enough:
-                result.seconds[number] = entry["seconds"]
+                result.seconds[number], result.processor[number] = entry["seconds"], entry["processor"]
                 result.wrong = [old for old in result.wrong if old["query"] != number] + entry["wrong"]
         return [number for number in self._plan.queries if number not in result.seconds]
 
-    def add(self, number: int, seconds: Mapping[str, Sequence[float]], wrong: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, entry: Mapping[str, Any]) -> None:
         torn = self._file.exists() and not self._file.read_bytes().endswith(b"\n")
         with self._file.open("a") as file:
-            file.write("\n" * torn + json.dumps({"query": number, "seconds": seconds, "wrong": wrong}) + "\n")
+            file.write("\n" * torn + json.dumps(entry) + "\n")
 
     def note(self, conditions: Mapping[str, Any]) -> None:
         self._conditions.write_text(json.dumps(conditions) + "\n")

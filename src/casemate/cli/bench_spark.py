@@ -36,7 +36,11 @@ def tpcds(
     setups: Annotated[
         str, typer.Option("--setups", metavar="LIST", help="Some of plain, zone, parquet_encryption, full.")
     ] = "plain,zone,parquet_encryption,full",
-    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Measured runs, after one unmeasured.")] = 1,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Measured runs of each query.")] = 1,
+    warm_each: Annotated[
+        bool,
+        typer.Option("--warm-each", help="Run each query once unmeasured before, so that compiling it is left out."),
+    ] = False,
     local: Annotated[
         bool,
         typer.Option(
@@ -56,7 +60,7 @@ def tpcds(
     from casemate.bench.tpcds import Plan, run
 
     output = Output(format)
-    plan = Plan(scale, numbers(queries), tuple(filter(None, setups.split(","))), repeats, local)
+    plan = Plan(scale, numbers(queries), tuple(filter(None, setups.split(","))), repeats, local, warm_each)
     result = run(plan, out, output.say)
     value = result.to_json()
     _finish(output, value, out / "tpcds.json", plot_tpcds(value, out))

@@ -81,7 +81,7 @@ def result() -> TpcdsResult:
         2: {"plain": [4.0, 4.0, 4.0], "zone": [2.0, 2.0, 2.0], "full": [6.0, 6.0, 6.0]},
     }
     plan = Plan(1.0, (1, 2), ("plain", "zone", "full"), 3)
-    return TpcdsResult(plan, seconds, conditions={"machine": {"cores": 2, "processor": "test"}})
+    return TpcdsResult(plan, seconds, seconds, conditions={"machine": {"cores": 2, "processor": "test"}})
 
 
 def test_figures_are_medians_and_their_geometric_means_over_plain() -> None:
@@ -94,6 +94,7 @@ def test_figures_are_medians_and_their_geometric_means_over_plain() -> None:
     assert value["slow_queries"] == [{"query": 2, "setup": "full", "ratio": 1.5}]  # query 1 is a short one
     assert value["total_seconds"] == {"plain": 5.0, "zone": 4.0, "full": 10.0}
     assert value["wrong_answers"] == []
+    assert value["processor"] == {"geomean": value["geomean"], "queries": value["queries"]}
 
 
 def test_the_pictures_are_drawn_and_the_same_figures_draw_the_same_file(tmp_path: Path) -> None:
@@ -149,11 +150,14 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[st
         def sandbox(home: Path, keep: bool) -> Iterator[None]:
             yield
 
+        monkeypatch.setattr(tpcds, "_processor_seconds", iter(range(10**6)).__next__)
+        monkeypatch.setattr(tpcds, "_WARM_UP", ())
         monkeypatch.setattr(tpcds, "make", lambda *_: reference)
         monkeypatch.setattr(tpcds, "prepare", lambda *_: {})
         monkeypatch.setattr(tpcds, "Sandbox", sandbox)
         monkeypatch.setattr(tpcds, "open_sessions", sessions)
-        plan = Plan(more.pop("scale", 1.0), tuple(queries), ("plain", "zone", "full"), more.pop("repeats", 1))
+        setups = ("plain", "zone", "full")
+        plan = Plan(more.pop("scale", 1.0), tuple(queries), setups, more.pop("repeats", 1), warm_each=True)
         return tpcds.run(plan, tmp_path / "out")
 
     return run
