@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
-import os
 import shutil
 import signal
 import socket
@@ -26,6 +26,10 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
+
+
+def _end_with_us() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: tests that are killed leave no server
 
 
 class S3Server:
@@ -58,12 +62,13 @@ class S3Server:
                 [
                     *(weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"),
                     *(f"-s3.config={config}", "-master.volumeSizeLimitMB=64", "-volume.max=50", *options),
+                    *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # else at fixed ports, one server to a machine
                     *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # fixed ports, which two servers would fight for
                 ],
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
-                start_new_session=True,
+                preexec_fn=_end_with_us,
             )
         self.endpoint = f"http://127.0.0.1:{ports[6]}"
         self._wait()
@@ -81,7 +86,7 @@ class S3Server:
 
     def __exit__(self, *exc: object) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
 
     def _wait(self) -> None:

@@ -14,17 +14,20 @@ import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from fsspec.core import get_compression
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import stringify_path
 
 from casemate.data.errors import UnsupportedOperationError, ZoneAccessError
+from casemate.data.filesystem_objects import object_delete, object_entries, object_info
 from casemate.data.format import plaintext_size
 from casemate.data.manifest import is_hidden
+from casemate.data.objects import is_remote
 from casemate.data.session import ZoneSession
 from casemate.data.zones import Located, local_path, normalise
+from casemate.errors import UsageError
 
 __all__ = ["REVIEWED", "ZoneFileSystem"]
 
@@ -65,10 +68,14 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         text = stringify_path(path)
         if text.startswith("zone://"):
             text = "file" + text[4:]
-        local = local_path(normalise(text or "/", working_directory=os.getcwd()))  # noqa: PTH109
+        uri = normalise(text or "/", working_directory=os.getcwd())  # noqa: PTH109
+        local = local_path(uri)
         if local is None:
-            raise UnsupportedOperationError(f"{text}: only local files (file://) can be read and written here")
-        return local
+            try:
+                is_remote(uri)
+            except UsageError as exc:
+                raise UnsupportedOperationError(f"{text}: no storage that can be read and written here") from exc
+        return uri if local is None else local
 
     # Reading
 
@@ -97,6 +104,8 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def info(self, path: Any, **kwargs: Any) -> dict[str, Any]:
         """Sizes are those of the plaintext; nothing is opened for it."""
         located = self._locate(path)
+        if is_remote(located.uri):
+            return object_info(self._session, located)
         try:
             status = os.stat(self._path(located), follow_symlinks=located.zone is None)  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
@@ -111,6 +120,9 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def ls(self, path: Any, detail: bool = True, **kwargs: Any) -> list[Any]:
         """The directory's entries; in a zone only when everything below is as committed. A file lists as itself."""
         located = self._locate(path)
+        if is_remote(located.uri):
+            entries = object_entries(self._session, located)
+            return entries if detail else [entry["name"] for entry in entries]
         directory = self._path(located)
         if not directory.is_dir():
             entries = [self.info(path)]
@@ -184,11 +196,14 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
             os.utime(self._path(self._write(path)))
 
     def mkdir(self, path: Any, create_parents: bool = True, **kwargs: Any) -> None:
-        directory = self._path(self._write(path))
-        directory.mkdir(parents=create_parents)
+        located = self._write(path)
+        if not is_remote(located.uri):  # object stores have no directories, only names with "/"
+            self._path(located).mkdir(parents=create_parents)
 
     def makedirs(self, path: Any, exist_ok: bool = False) -> None:
-        self._path(self._write(path)).mkdir(parents=True, exist_ok=exist_ok)
+        located = self._write(path)
+        if not is_remote(located.uri):
+            self._path(located).mkdir(parents=True, exist_ok=exist_ok)
 
     def cp_file(self, path1: Any, path2: Any, **kwargs: Any) -> None:
         """Decrypts and encrypts where the paths lie in zones. A directory becomes an empty directory."""
@@ -233,7 +248,7 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if self.isdir(source.uri):
             self._session.check_directory(source)
         same = source.zone.dataset == target.zone.dataset if source.zone and target.zone else source.zone is target.zone
-        if same:
+        if same and not is_remote(source.uri) and not is_remote(target.uri):
             self._path(source).rename(self._path(target))
             self._session.moved(source, target)
         else:
@@ -245,6 +260,9 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise UnsupportedOperationError("delete: all depths, or one file")
         for found in self.expand_path(path):
             located = self._write(found, tree=True)
+            if is_remote(located.uri):
+                object_delete(self._session, located, recursive=recursive)
+                continue
             directory = self._path(located)
             if directory.is_dir() and not directory.is_symlink():
                 if not recursive:
@@ -256,6 +274,9 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def rm_file(self, path: Any) -> None:
         located = self._write(path)
+        if is_remote(located.uri):
+            object_delete(self._session, located, recursive=False)
+            return
         self._path(located).unlink()
         self._session.changes.gone(located.uri)
 
@@ -263,7 +284,10 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         self.rm_file(path)
 
     def rmdir(self, path: Any) -> None:
-        self._path(self._write(path, tree=True)).rmdir()
+        located = self._write(path, tree=True)
+        if is_remote(located.uri):
+            raise UnsupportedOperationError(f"{path}: an object store has no empty directories to remove")
+        self._path(located).rmdir()
 
     def commit(self, path: Any) -> int:
         """Commit a directory of a zone as it is, which creating ``_SUCCESS`` in it does too; its new generation."""
@@ -295,12 +319,16 @@ class ZoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _create(self, path: Any) -> io.BufferedIOBase:
         located = self._write(path)
-        self._path(located).parent.mkdir(parents=True, exist_ok=True)
+        if not is_remote(located.uri):
+            self._path(located).parent.mkdir(parents=True, exist_ok=True)
         return self._session.open_write(located)
 
     @staticmethod
     def _path(located: Located) -> Path:
-        return Path(cast(str, local_path(located.uri)))
+        path = local_path(located.uri)
+        if path is None:
+            raise UnsupportedOperationError(f"{located.uri}: not in an object store")
+        return Path(path)
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:

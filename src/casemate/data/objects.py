@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
@@ -47,6 +48,7 @@ class ObjectFile:
     uri: str
     size: int
     identity: str
+    modified: float  # seconds since 1970; 0 where the store does not say
 
 
 def object_store(uri: str) -> ObjectStore:
@@ -97,9 +99,10 @@ class ObjectStore:
 
     def _object(self, info: dict[str, Any]) -> ObjectFile:
         parts = (info.get(name) for name in ("ETag", "etag", "VersionId", "LastModified", "created", "mtime", "size"))
-        return ObjectFile(
-            self._uri(info["name"]), int(info["size"] or 0), ":".join(str(part) for part in parts if part)
-        )
+        identity = ":".join(str(part) for part in parts if part)
+        times = (info.get(name) for name in ("LastModified", "mtime", "created"))
+        modified = next((time.timestamp() for time in times if isinstance(time, datetime)), 0.0)
+        return ObjectFile(self._uri(info["name"]), int(info["size"] or 0), identity, modified)
 
     def info(self, uri: str) -> ObjectFile | None:
         """The object; ``None`` when there is none of exactly this name."""
@@ -173,8 +176,10 @@ class ObjectStore:
         with _errors(uri):
             self._filesystem.pipe_file(self._path(uri), data)
 
-    def create(self, uri: str) -> ObjectWriter:
-        """An object to write from begin to end; it appears when it is committed."""
+    def create(self, uri: str, *, exclusive: bool = False) -> ObjectWriter:
+        """An object to write from begin to end; it appears when it is committed. ``exclusive``: there is none yet."""
+        if exclusive and self.exists(uri):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), uri)
         with _errors(uri):
             return ObjectWriter(uri, self._filesystem.open(self._path(uri), "wb", block_size=_BLOCK))
 
@@ -203,7 +208,11 @@ class ObjectWriter:
 
     def __init__(self, uri: str, raw: Any) -> None:
         self._uri, self._raw = uri, raw
-        self._lock = threading.Lock()
+
+    @property
+    def raw(self) -> BinaryIO:
+        """What to write into: itself, as ``local.AtomicFile`` has it."""
+        return cast(BinaryIO, self)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         with _errors(self._uri):

@@ -13,7 +13,7 @@ from casemate.data.manifest import manifest_number, manifest_path
 from casemate.data.objects import object_store
 from casemate.data.zones import HIDDEN_DIRECTORY, local_path
 
-__all__ = ["files_below", "open_stored", "read_manifest", "stored_manifests"]
+__all__ = ["files_below", "open_stored", "read_manifest", "remove", "stored_manifests", "write_manifest"]
 
 
 def open_stored(uri: str) -> tuple[BinaryIO, int]:
@@ -60,3 +60,22 @@ def read_manifest(uri: str, generation: Generation) -> bytes:
                 f"{uri}: rolled back from generation {generation.number} to {max(older)}"
             ) from exc
         raise ManifestMissingError(f"{place}: not there, and generation {generation.number} is recorded") from exc
+
+
+def write_manifest(uri: str, generation: Generation, manifest: bytes) -> str:
+    """Store a manifest of the directory at ``uri`` durably, and give its URI; says nothing to the records."""
+    path, place = local_path(uri), f"{uri}/{manifest_path(generation)}"
+    if path is not None:
+        local.write_manifest(Path(path), generation, manifest)
+    else:
+        object_store(uri).write(place, manifest)
+    return place
+
+
+def remove(uri: str) -> None:
+    """Delete a file or object; it does not matter when it is gone already."""
+    path = local_path(uri)
+    if path is not None:
+        Path(path).unlink(missing_ok=True)
+    else:
+        object_store(uri).delete([uri])

@@ -24,11 +24,17 @@ from casemate.data.errors import (
     ManifestFileSwappedError,
     ManifestMissingError,
     ManifestRolledBackError,
+    OutsideZonesError,
     SourceMissingError,
+    UnsupportedOperationError,
+    ZoneAccessError,
 )
+from casemate.data.filesystem import ZoneFileSystem
 from casemate.data.objects import object_store
+from casemate.data.session import ZoneSession
+from casemate.data.zones import ZoneMap
 from casemate.errors import UndecidedError
-from casemate.model import DatasetName
+from casemate.model import Access, DatasetName, Zone
 
 FILES = {
     "a.csv": b"id\n" * 50_000,
@@ -244,3 +250,41 @@ def test_an_upload_goes_on_where_a_killed_one_was(owner: Owner, source: Path, pl
     decrypt_tree(place, tmp_path / "back", **owner.names)
     assert contents(tmp_path / "back") == FILES
     assert not list((tmp_path / "unfinished").iterdir())
+
+
+def test_a_zone_in_s3_through_fsspec(owner: Owner, source: Path, place: str) -> None:
+    """pandas, PyArrow and the like see plaintext; what they write appears whole, and is committed."""
+    zone = Zone(place, owner.dataset, Access.READ_WRITE)
+    files = ZoneFileSystem(ZoneSession(ZoneMap([zone], working_directory="/"), owner.keys, owner.records))
+    with files.open(f"{place}/out/part-0 ü.csv", "wb") as out:
+        out.write(b"1,2\n" * 1_000_000)
+        assert not files.exists(f"{place}/out/part-0 ü.csv"), "a file that is not closed is not there"
+    with files.open(f"{place}/out/_SUCCESS", "wb"):
+        pass
+    assert owner.records.generation(owner.dataset, f"{place}/out").number == 1
+    assert files.find(f"{place}/out") == [f"{place}/out/_SUCCESS", f"{place}/out/part-0 ü.csv"]
+    assert files.size(f"{place}/out/part-0 ü.csv") == 4_000_000
+    assert files.glob(f"{place}/out/*.csv") == [f"{place}/out/part-0 ü.csv"]
+    assert not any(b"1,2" in data for data in objects(place).values())
+    files.cp_file(f"{place}/out/part-0 ü.csv", f"{place}/out/copy.csv")
+    files.rm(f"{place}/out/part-0 ü.csv")
+    assert files.commit(f"{place}/out") == 2
+
+    reader = Zone(place, owner.dataset, Access.READ)
+    strict = ZoneFileSystem(ZoneSession(ZoneMap([reader], working_directory="/"), owner.keys, owner.records))
+    assert strict.cat_file(f"{place}/out/copy.csv") == b"1,2\n" * 1_000_000
+    with strict.open(f"{place}/out/copy.csv") as opened:
+        opened.seek(3_999_996)
+        assert opened.read() == b"1,2\n"
+    with pytest.raises(ZoneAccessError):
+        strict.open(f"{place}/out/more.csv", "wb")
+    object_store(place).copy(f"{place}/out/copy.csv", f"{place}/out/foreign.csv")
+    strict.invalidate_cache()
+    for refused in (lambda: strict.ls(f"{place}/out"), lambda: strict.open(f"{place}/out/foreign.csv")):
+        with pytest.raises(ManifestFileForeignError, match=r"foreign\.csv"):
+            refused()
+    for outside in (lambda: files.ls("s3://bucket"), lambda: files.open("s3://bucket/elsewhere", "rb")):
+        with pytest.raises(UnsupportedOperationError):
+            outside()
+    with pytest.raises(OutsideZonesError):
+        files.open(f"{place}/../elsewhere", "wb")
