@@ -34,6 +34,7 @@ __all__ = [
     "NotAuthorisedError",
     "OwnerExistsError",
     "OwnerUnknownError",
+    "PolicyBusyError",
     "PolicyUnknownError",
     "ProofMissingError",
     "ProofReplayedError",
@@ -46,6 +47,8 @@ __all__ = [
     "RootKeyMissingError",
     "SessionAppraisalError",
     "StateInUseError",
+    "StorageDriverError",
+    "StorageUnreachableError",
     "WorkloadDigestError",
     "WorkloadManifestMissingError",
     "WorkloadZoneError",
@@ -391,3 +394,24 @@ class BrokerUnreachableError(UndecidedError):
 
     code = "broker-unreachable"
     fix = "Start the broker (`casemate up`) or check its address and CA, then try again."
+
+
+class PolicyBusyError(UndecidedError):
+    """Too many requests wait for the Rego policies of one owner, or these take too long together."""
+
+    code = "policy-busy"
+    fix = "Try again; if it stays so, ask the data's owner to simplify the policies of their grants."
+
+
+class StorageUnreachableError(UndecidedError):
+    """The broker's database did not answer, or went away in the middle; what was asked for may or may not be done."""
+
+    code = "storage-unreachable"
+    fix = "Try again; whoever runs the broker looks at its database and at its log."
+
+
+class StorageDriverError(UsageError):
+    """The broker's database URL names a database that it cannot use, or cannot use as it stands there."""
+
+    code = "storage-url"
+    fix = "Use SQLite, or `postgresql://` with `pip install 'casemate[postgres]'`; passwords belong into PGPASSFILE."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from casemate.attestation.errors import AppraisalRefusedError
+from casemate.broker.asking import Answers, Lanes
 from casemate.broker.auditing import Record
 from casemate.broker.context import BrokerContext
 from casemate.broker.errors import (
@@ -23,6 +24,7 @@ from casemate.broker.storage.repository import DatasetRow, GenerationRow, Reader
 from casemate.broker.uses import count_releases, is_counted, opener_of
 from casemate.crypto.errors import SignatureInvalidError
 from casemate.crypto.jose import seal
+from casemate.crypto.secret import Secret
 from casemate.errors import CasemateError, GenerationConflictError
 from casemate.model import Access, DatasetName
 
@@ -30,42 +32,52 @@ __all__ = ["Releases"]
 
 _LOCATION = re.compile(r"[a-z][a-z0-9+.-]*://[^\x00-\x1f\x7f]+")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_MAX_LOCATION = 2048  # characters
+_MAX_LOCATION = 2048  # bytes; a key of PostgreSQL's holds 2,704
 
 
 @dataclass(frozen=True)
 class Releases:
     context: BrokerContext
+    lanes: Lanes = field(default_factory=Lanes)
 
     def release_key(self, member: Member, name: DatasetName, version: int | None) -> dict[str, Any]:
         """A dataset key sealed to the attested key, or the refusal.
 
         Deciding, counting, unwrapping and the entry in the log are one transaction: of two jobs that race for the last
-        release of a grant, one gets it."""
+        release of a grant, one gets it. Policies in Rego are asked beside it (``asking``)."""
         context = self.context
-        with context.audit.recording("release", **_subject(member, name), version=version) as record:
-            record.owners = (name.owner,)
+
+        def deed(answers: Answers) -> tuple[int, Secret]:
             with context.repository.writing() as writer:
                 row = _dataset(writer, name)
-                decision = self._permit(writer, record, member, name)
+                decision = self._permit(writer, record, member, name, answers)
                 if decision.grant is not None and not decision.counted:
                     opener = opener_of(member.attested.role, member.thumbprint)
                     writer.add_use(decision.grant.id, member.job, opener, context.clock())
                 number, key = open_key(context, writer, row, version)
                 record.subject["version"] = number
                 context.audit.append(writer, record.entry("accepted"), context.clock())
+                return number, key
+
+        with context.audit.recording("release", **_subject(member, name), version=version) as record:
+            record.owners = (name.owner,)
+            number, key = self.lanes.settle(name.owner, deed)
         return seal(member.tee_pubkey, dataset_key_jwk(key, str(name), number))
 
     def generation(self, asker: Member | Principal, name: DatasetName, location: str) -> GenerationRow:
         """What is recorded for a location. A workload needs a zone there and a grant; its reads are not logged."""
         context = self.context
         _check_location(location)
-        with context.audit.recording("generation.read", **_subject(asker, name), location=location) as record:
-            record.owners = (name.owner,)
+
+        def deed(answers: Answers) -> GenerationRow:
             with context.repository.reading() as reader:
                 _dataset(reader, name)
-                self._authorise(reader, record, asker, name, None, location)
+                self._authorise(reader, record, asker, name, None, location, answers)
                 return reader.generation(str(name), location)
+
+        with context.audit.recording("generation.read", **_subject(asker, name), location=location) as record:
+            record.owners = (name.owner,)
+            return self.lanes.settle(name.owner, deed)
 
     def record(self, asker: Member | Principal, name: DatasetName, location: str, number: int, digest: str) -> None:
         """Record the next generation, if nobody else did; raises ``GenerationConflictError`` otherwise."""
@@ -74,11 +86,11 @@ class Releases:
         if number < 1 or not _DIGEST.fullmatch(digest):
             raise RequestMalformedError("generation: need a number from 1 and a SHA-256 digest in lower-case hex")
         subject = {**_subject(asker, name), "location": location, "generation": number, "digest": digest}
-        with context.audit.recording("generation.record", **subject) as record:
-            record.owners = (name.owner,)
+
+        def deed(answers: Answers) -> None:
             with context.repository.writing() as writer:
                 _dataset(writer, name)
-                self._authorise(writer, record, asker, name, Access.WRITE, location)
+                self._authorise(writer, record, asker, name, Access.WRITE, location, answers)
                 now = context.clock()
                 if not writer.swap_generation(str(name), location, number, digest, now):
                     known = writer.generation(str(name), location).number
@@ -86,6 +98,10 @@ class Releases:
                         f"{name} at {location}: generation {known} is recorded, cannot record {number}"
                     )
                 context.audit.append(writer, record.entry("accepted"), now)
+
+        with context.audit.recording("generation.record", **subject) as record:
+            record.owners = (name.owner,)
+            self.lanes.settle(name.owner, deed)
 
     def _authorise(
         self,
@@ -95,11 +111,12 @@ class Releases:
         name: DatasetName,
         access: Access | None,
         location: str,
+        answers: Answers,
     ) -> None:
         if isinstance(asker, Principal):
             asker.require_owner(name.owner)
         else:
-            self._permit(reader, record, asker, name, access=access, location=location)
+            self._permit(reader, record, asker, name, answers, access=access, location=location)
 
     def _permit(
         self,
@@ -107,6 +124,7 @@ class Releases:
         record: Record,
         member: Member,
         name: DatasetName,
+        answers: Answers,
         *,
         access: Access | None = None,
         location: str | None = None,
@@ -117,10 +135,13 @@ class Releases:
         for digest in {item.grant.policy_digest for item in records}:
             policy = reader.policy(digest)
             if policy is not None:
-                policies[digest] = read_policy(policy.yaml)
+                policies[digest] = answers.of(read_policy(policy.yaml))
         now = self.context.clock()
         floors = [
-            Floor("floor of the broker" if row.owner is None else f"floor of {row.owner}", read_policy(row.policy.yaml))
+            Floor(
+                "floor of the broker" if row.owner is None else f"floor of {row.owner}",
+                answers.of(read_policy(row.policy.yaml)),
+            )
             for row in reader.floors(name.owner)
         ]
         decision = decide(
@@ -184,7 +205,7 @@ def _public_message(error: type[CasemateError], decision: Decision) -> str:
 def _check_location(location: str) -> None:
     parts = location.split("/")
     if (
-        len(location) > _MAX_LOCATION
+        len(location.encode(errors="replace")) > _MAX_LOCATION
         or not _LOCATION.fullmatch(location)
         or location.endswith("/")
         or "." in parts

@@ -56,4 +56,5 @@ class Broker:
         return checked
 
     def close(self) -> None:
+        self.releases.lanes.close()
         self.context.repository.close()
