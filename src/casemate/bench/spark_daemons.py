@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from casemate.bench.errors import BenchSessionError
 from casemate.demo.sandbox import die_with_parent
 from casemate.engines.spark_cluster import logging
@@ -41,8 +43,9 @@ class Shape:
     def of_this_machine(cls, *, local: bool = False) -> Shape:
         """Two workers that share the cores, so that every shuffle has something to send over the network."""
         cores = os.cpu_count() or 1
+        heap = "2g" if psutil.virtual_memory().total >= 48 << 30 else "1g"  # four set-ups with three such heaps each
         each = cores if local else max(1, cores // 2)
-        return cls(0 if local else 2, each, "2g", "2g", max(4, 2 * cores))
+        return cls(0 if local else 2, each, heap, heap, max(4, 2 * cores))
 
     @classmethod
     def parse(cls, text: str) -> Shape:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--shape", type=Shape.parse, required=True)
     parser.add_argument("--scratch", default=None)
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up also when the one who asks was killed
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints, prints to the log
     with ExitStack() as stack:
