@@ -44,8 +44,9 @@ class Shape:
         """Two workers that share the cores, so that every shuffle has something to send over the network."""
         cores = os.cpu_count() or 1
         heap = "2g" if psutil.virtual_memory().total >= 48 << 30 else "1g"  # four set-ups with three such heaps each
-        each = cores if local else max(1, cores // 2)
-        return cls(0 if local else 2, each, heap, heap, max(4, 2 * cores))
+        if local:
+            return cls(0, cores, heap, "2g", max(4, 2 * cores))
+        return cls(2, max(1, cores // 2), heap, heap, max(4, 2 * cores))
 
     @classmethod
     def parse(cls, text: str) -> Shape:
