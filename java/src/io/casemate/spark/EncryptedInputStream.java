@@ -29,6 +29,8 @@ final class EncryptedInputStream extends FSInputStream
     implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities, IOStatisticsSource {
   private static final int MAX_FETCH = SegmentReader.MAX_FETCH;
   private static final int KEPT_SEGMENTS = 4;
+  /** Who asks for so much at once is given no more than one copy. */
+  private static final int BULK_BYTES = MAX_FETCH * SegmentCipher.SEGMENT_SIZE_BYTES;
   /** So much has to be read in order before more is read ahead, unless the program said that it will. */
   private static final long SEQUENTIAL_BYTES = 1 << 20;
 
@@ -72,12 +74,16 @@ final class EncryptedInputStream extends FSInputStream
       segments.authenticateEnd();
       return -1;
     }
-    if (!window.holds(position) && !takeAhead(wanted)) {
+    if (!window.holds(position) && !takeAhead()) {
       int direct = readWholeSegments(out, offset, wanted);
       if (direct > 0) {
+        if (wanted < BULK_BYTES || stored.isRemote()) {
+          readOn(position + direct);
+        } // else: bulk reads are decrypted in place, without a copy
         return advance(direct);
       }
       fill();
+      readOn(window.end());
     }
     return advance(window.copy(position, out, offset, wanted));
   }
@@ -88,25 +94,26 @@ final class EncryptedInputStream extends FSInputStream
     return count;
   }
 
-  /** Whether the bytes at the current position were read ahead; begins to read on ahead if reading is in order. */
-  private boolean takeAhead(int wanted) throws IOException {
-    if (ahead == null) {
-      if (!policy.readsAhead(inOrder >= SEQUENTIAL_BYTES)) {
-        return false;
-      }
+  /** Whether the bytes at the current position were read ahead. */
+  private boolean takeAhead() throws IOException {
+    Window taken = ahead == null ? null : ahead.take(SegmentCipher.segmentOf(position), window);
+    if (taken == null) {
+      return false;
+    }
+    window = taken;
+    readOn(window.end());
+    return window.holds(position);
+  }
+
+  /** Has what begins at {@code from}, the next to be wanted, read on another thread; if reading is in order. */
+  private void readOn(long from) {
+    if (ahead == null && policy.readsAhead(inOrder >= SEQUENTIAL_BYTES)) {
       ahead = ReadAhead.of(segments);
     }
-    long first = SegmentCipher.segmentOf(position);
-    Window taken = ahead.take(first, window);
-    long next = first + 1;
-    if (taken != null) {
-      window = taken;
-      next = SegmentCipher.segmentOf(window.end());
-    } else if (wanted >= MAX_FETCH * SegmentCipher.SEGMENT_SIZE_BYTES && !stored.isRemote()) {
-      return false; // bulk reads are decrypted in place, without the copy
+    if (ahead != null && from < length) {
+      long next = SegmentCipher.segmentOf(from);
+      ahead.start(next, Math.min(next + MAX_FETCH, segments.last() + 1));
     }
-    ahead.start(next, Math.min(next + MAX_FETCH, segments.last() + 1));
-    return taken != null && window.holds(position);
   }
 
   /** Decrypts straight into the caller's array as long as whole segments fit; 0 if not even one does. */

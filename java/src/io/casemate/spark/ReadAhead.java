@@ -8,6 +8,7 @@ import java.util.concurrent.SynchronousQueue;
 import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.LongAdder;
 import org.apache.hadoop.fs.FileSystem;
 
 /**
@@ -29,6 +30,7 @@ final class ReadAhead {
       });
   private static final Semaphore STREAMS = new Semaphore(4 * PROCESSORS);
   private static final AtomicInteger READERS = new AtomicInteger();
+  private static final LongAdder TAKEN = new LongAdder();
 
   private final SegmentReader segments;
   private Window spare = new Window();
@@ -145,6 +147,7 @@ final class ReadAhead {
       return null;
     }
     spare = old;
+    TAKEN.increment();
     return begun.window;
   }
 
@@ -172,8 +175,8 @@ final class ReadAhead {
     }
   }
 
-  /** For tests: threads at work or idle, and streams that are read ahead. */
-  static int[] usage() {
-    return new int[] {POOL.getPoolSize(), 4 * PROCESSORS - STREAMS.availablePermits()};
+  /** For tests: threads at work or idle, streams that are read ahead, and windows that were read so and taken. */
+  static long[] usage() {
+    return new long[] {POOL.getPoolSize(), 4 * PROCESSORS - STREAMS.availablePermits(), TAKEN.sum()};
   }
 }

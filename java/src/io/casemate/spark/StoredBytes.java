@@ -50,17 +50,15 @@ interface StoredBytes extends Closeable {
     }
 
     @Override
-    public void readFully(long from, byte[] out, int offset, int size, boolean jump) throws IOException {
+    public synchronized void readFully(long from, byte[] out, int offset, int size, boolean jump) throws IOException {
       if (jump) {
         in.readFully(from, out, offset, size);
         return;
       }
-      synchronized (this) {
-        if (in.getPos() != from) {
-          in.seek(from);
-        }
-        in.readFully(out, offset, size);
+      if (in.getPos() != from) {
+        in.seek(from);
       }
+      in.readFully(out, offset, size);
     }
 
     @Override

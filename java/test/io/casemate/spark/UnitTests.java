@@ -43,6 +43,7 @@ public final class UnitTests {
     Check.test("sizes convert back and forth at every segment border", UnitTests::sizes);
     Check.test("tink decrypts what the cipher encrypts", () -> tinkReads());
     Check.test("the cipher decrypts what tink encrypts", () -> readsTink());
+    Check.test("a slow program finds what it reads next decrypted already", () -> readsAheadOfTime());
     Check.test("a preamble parses to what it was made of", UnitTests::preamble);
     Check.test("every change to a preamble is noticed", UnitTests::changedPreamble);
     Check.test("canonical JSON sorts, escapes and keeps what is not ASCII", () -> Check.same(
@@ -196,6 +197,33 @@ public final class UnitTests {
         }
       }
     }
+  }
+
+  /** On a remote storage, where every thread waits: what is handed out was read ahead. */
+  private static void readsAheadOfTime() throws Exception {
+    byte[] key = content(32);
+    byte[] preamble = content(Preamble.SIZE_BYTES);
+    ByteArrayOutputStream file = new ByteArrayOutputStream();
+    file.write(preamble);
+    try (OutputStream out = tink(key).newEncryptingStream(file, preamble)) {
+      out.write(content(4_000_000));
+    }
+    byte[] stored = file.toByteArray();
+    long taken = ReadAhead.usage()[2];
+    try (EncryptedInputStream in = new EncryptedInputStream(
+        new StoredBytes.Streamed(new FSDataInputStream(new Bytes(stored)), true, null), "f",
+        new SegmentCipher(key, header(stored), preamble), stored.length, ReadPolicy.SEQUENTIAL, null)) {
+      ByteArrayOutputStream got = new ByteArrayOutputStream();
+      byte[] some = new byte[10_000];
+      for (int count = in.read(some); count >= 0; count = in.read(some)) {
+        got.write(some, 0, count);
+        Thread.sleep(0, 100_000);
+      }
+      Check.same(content(4_000_000), got.toByteArray());
+    }
+    taken = ReadAhead.usage()[2] - taken;
+    Check.that(taken > 5, "windows that were read ahead: " + taken);
+    Check.same(0L, ReadAhead.usage()[1]);
   }
 
   private static void preamble() throws Exception {
