@@ -15,6 +15,7 @@ from pathlib import Path
 from casemate.crypto.canonical import sha256_hex
 from casemate.data.changes import Changes
 from casemate.data.errors import (
+    FileTruncatedError,
     ManifestFileForeignError,
     ManifestFileMissingError,
     ManifestFileSwappedError,
@@ -179,7 +180,12 @@ class _Commit:
     def _entry(self, path: str, size: int, before: ManifestFile | None) -> ManifestFile | None:
         uri = f"{self.location}/{path}"
         changed = self.changes.covers(uri)
-        preamble = authentic_preamble(uri, self.dataset, self.keys)
+        try:
+            preamble = authentic_preamble(uri, self.dataset, self.keys)
+        except FileTruncatedError:
+            if before is None:
+                return None  # too short for a header: some writer is not done
+            raise
         key = self.keys.key(self.dataset, preamble.key_version)
         origin = self.ids.origin(key, uri, preamble.file_id)
         ours = origin is Origin.OURS or self.changes.file_id(uri) == preamble.file_id

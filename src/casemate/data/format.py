@@ -117,10 +117,10 @@ def parse_preamble(raw: bytes, name: str = "file") -> Preamble:
     """Read the first 512 bytes of a file. Raises ``FileMalformedError`` naming ``name`` and the field.
 
     Nothing in it is authentic until the file key was unwrapped and a segment decrypted."""
+    if not raw.startswith(MAGIC[: len(raw)]):
+        raise FileMalformedError(f"{name}: not an encrypted file (does not begin with {MAGIC.decode()})")
     if len(raw) < PREAMBLE_SIZE:
         raise FileTruncatedError(f"{name}: {len(raw)} bytes, shorter than the {PREAMBLE_SIZE} of a preamble")
-    if raw[:4] != MAGIC:
-        raise FileMalformedError(f"{name}: not an encrypted file (does not begin with {MAGIC.decode()})")
     if raw[4] != VERSION or raw[5] != 0:
         raise FileMalformedError(f"{name}: format version {raw[4]}, flags {raw[5]}; need version {VERSION}, flags 0")
     end = _FIXED + int.from_bytes(raw[6:8], "big")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from casemate.data.errors import (
+    FileTruncatedError,
     FileWrongDatasetError,
     IntegrityError,
     ManifestFileForeignError,
@@ -149,6 +150,8 @@ class StrictReads:
         """What the id of a file that no manifest lists says about it; ``FOREIGN`` for what is not the dataset's."""
         try:
             preamble = authentic_preamble(uri, dataset, self._keys)
+        except FileTruncatedError:
+            return Origin.PENDING  # too short for a header: its writer is not done
         except (IntegrityError, OSError):
             return Origin.FOREIGN
         origin = self._ids.origin(self._keys.key(dataset, preamble.key_version), uri, preamble.file_id)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
 from tests.support.jvm import JavaError
 
+from casemate.data.fileid import FileIds, Origin
+from casemate.data.filesystem import ZoneFileSystem
+from casemate.data.format import parse_preamble
 from casemate.data.generations import Generation
 from casemate.data.manifest import manifest_number, manifest_path
+from casemate.data.session import ZoneSession
 from casemate.data.writer import EncryptedWriter
-from casemate.data.zones import local_uri
+from casemate.data.zones import ZoneMap, local_uri
 from casemate.errors import GenerationConflictError
 from casemate.model import DatasetName
 
@@ -292,3 +297,73 @@ def test_a_file_that_is_being_written_does_not_break_the_listing_of_its_director
     assert world.list(rw) == {".0.tmp": 0, "0": 1}
     with pytest.raises(JavaError, match="file-truncated"):
         world.read(rw / ".0.tmp")
+
+
+def process(world, job: str) -> ZoneFileSystem:
+    """Another process of a job, say an executor: its file system in Python."""
+    zones = ZoneMap(world.agent.zones)
+    return ZoneFileSystem(ZoneSession(zones, world.agent.keys, world.agent.records, job=job))
+
+
+def test_a_commit_takes_what_other_processes_of_its_job_wrote_there_and_nothing_else(world, rw: Path) -> None:
+    world.write(rw / "part-1", b"driver")
+    process(world, "test").pipe_file(str(rw / "part-2"), b"executor")
+    process(world, "another").pipe_file(str(rw / "part-3"), b"of a job that is still writing")
+    (rw / "part-4").write_bytes(b"")  # an executor has just begun
+    world.commit(rw)
+    reader = process(world, "reader")
+    assert {Path(path).name for path in reader.find(str(rw))} == {"_SUCCESS", "part-1", "part-2"}
+    assert set(world.list(rw)) == {"_SUCCESS", "part-1", "part-2"}
+    assert world.call("exists", rw / "part-3") is False
+    assert world.refused("read", rw / "part-3").code == "manifest-file-foreign"
+    shutil.copy(rw / "part-2", rw / "part-5")
+    assert world.refused("list", rw).code == "manifest-file-foreign", "of this job, but written for another place"
+    (rw / "part-5").unlink()
+    world.write(rw / "part-3", b"the rerun's")
+    world.commit(rw)
+    assert process(world, "reader").cat(str(rw / "part-3")) == b"the rerun's"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("_temporary/0/_temporary/attempt_1/ward=1/part", "ward=1/part"),
+        ("_temporary/0/task_1/part", "part"),
+        (".spark-staging-1/ward=1/part", "ward=1/part"),
+        (".spark-staging-1/_temporary/7/_temporary/attempt_1/ward=1/part", "ward=1/part"),
+        (".7.01234567-89ab-cdef-0123-456789abcdef.tmp", "7"),
+        ("a/.hidden.tmp", "a/.hidden.tmp"),
+    ],
+    ids=["running", "finished", "staged", "staged and running", "checkpoint", "anything else"],
+)
+def test_a_file_is_meant_for_where_committers_will_move_it(world, rw: Path, written: str, meant: str) -> None:
+    world.write(rw / written, b"x")
+    preamble = parse_preamble((rw / written).read_bytes())
+    key = world.agent.keys.current_key(PATIENTS)
+    assert FileIds("test").origin(key, f"{local_uri(rw)}/{meant}", preamble.file_id) is Origin.OURS
+    assert FileIds("other").origin(key, f"{local_uri(rw)}/{meant}", preamble.file_id) is Origin.PENDING
+    assert FileIds("test").origin(key, f"{local_uri(rw)}/other", preamble.file_id) is Origin.FOREIGN
+
+
+def test_a_commit_of_two_jobs_on_the_jvm_and_in_python_lists_the_files_of_both(world, rw: Path) -> None:
+    world.write(rw / "part-1", b"jvm")
+    world.commit(rw)
+    python = process(world, "python job")
+    python.pipe_file(str(rw / "part-2"), b"python")
+    python.commit(str(rw))
+    world.write(rw / "part-3", b"jvm")
+    world.commit(rw)
+    assert set(world.list(rw)) == {"_SUCCESS", "part-1", "part-2", "part-3"}
+    assert generation(world, rw).number == 3
+
+
+def test_a_log_entry_of_a_stream_commits_its_sink_and_its_checkpoint(world, rw: Path) -> None:
+    for place, log in (("sink", "_spark_metadata"), ("checkpoint", "commits")):
+        world.write(rw / place / "metadata", b"x")
+        world.write(rw / place / log / ".0.01234567-89ab-cdef-0123-456789abcdef.tmp", b"x")
+        assert generation(world, rw / place).number == 0
+        world.call(
+            "rename", rw / place / log / ".0.01234567-89ab-cdef-0123-456789abcdef.tmp", to=str(rw / place / log / "0")
+        )
+        assert generation(world, rw / place).number == 1
+        assert process(world, "reader").exists(str(rw / place / log / "0"))
