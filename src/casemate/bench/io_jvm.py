@@ -8,6 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from casemate.engines.spark_cluster import COMPILE_EARLY
 from casemate.engines.spark_home import find_spark
 from casemate.errors import FailedError
 
@@ -27,13 +28,14 @@ def jvm_speeds(directory: Path, size: int, repeats: int) -> dict[str, float]:
     storage in the JVM's memory, copies to and from it included. The same with ``_file``: a file in ``directory``, and
     ``plain_java_read_file``, ``plain_java_write_file`` beside them. A core's second is a second of processor time,
     whatever Java thread used it, so that reading ahead counts for what it costs; by the clock each figure is there with
-    ``_wall``. ``java_read_cold``, ``java_write_cold``: the first 16 MiB of the process.
+    ``_wall``. ``java_read_cold``, ``java_write_cold``: the first 16 MiB of the process, which
+    has the Java options of Spark's.
 
     Leaves nothing in ``directory``. Raises ``EngineUnavailableError`` without PySpark or Java, ``FailedError`` when the
     JVM fails."""
     home = find_spark(dict(os.environ))
     memory = f"{512 + math.ceil(2.2 * size / (1 << 20))}m"
-    command = [str(home.java / "bin" / "java"), f"-Xms{memory}", f"-Xmx{memory}", "-XX:+UseSerialGC"]
+    command = [str(home.java / "bin" / "java"), f"-Xms{memory}", f"-Xmx{memory}", "-XX:+UseSerialGC", *COMPILE_EARLY]
     command += ["-cp", f"{home.jar}:{home.spark / 'jars'}/*", _MAIN, str(directory), str(size), str(repeats)]
     limit = _START_SECONDS + _SECONDS_PER_GIB * _STEPS * (repeats + 1) * size / (1 << 30)
     try:

@@ -23,6 +23,7 @@ from casemate.workload.profile import MASTER_VARIABLE, Announcement, Launch, Run
 from casemate.workload.session import AttestedSession
 
 __all__ = [
+    "COMPILE_EARLY",
     "HOST",
     "executor",
     "java_options",
@@ -132,6 +133,13 @@ def spark_environment(
     }
 
 
+COMPILE_EARLY = (
+    "-XX:CompileCommand=quiet",
+    "-XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.001",
+)
+"""Java options that have AES-GCM compiled at its first use: see ``WarmUp`` in the Java part."""
+
+
 def java_options(
     session: AttestedSession, home: SparkHome, identity: SparkIdentity, *, gateway: bool = False
 ) -> tuple[str, ...]:
@@ -144,9 +152,7 @@ def java_options(
         f"-XX:ErrorFile={session.private_dir / 'hs_err.log'}",
         "-XX:-UsePerfData",
         "-XX:-CreateCoredumpOnCrash",
-        # Compile AES-GCM at once: see WarmUp in the Java part.
-        "-XX:CompileCommand=quiet",
-        "-XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.001",
+        *COMPILE_EARLY,
     )
 
 
