@@ -36,6 +36,7 @@ FORMS: dict[str, ColumnKeys | None] = {
         "columns": ColumnKeys.of({str(DIAGNOSIS): ["diagnosis", "history.code"]}, plaintext_footer=signed),
     }.items()
 }
+FORMS["columns, GCM and CTR"] = ColumnKeys.of({str(DIAGNOSIS): ["diagnosis"]}, algorithm="AES_GCM_CTR_V1")
 
 
 @dataclass
@@ -139,7 +140,9 @@ def test_spark_and_pyarrow_open_each_others_files(
     if form is not None:
         listed = ";".join(f"{name}:{','.join(columns)}" for name, columns in form.columns)
         options = {"footer.key": str(PATIENTS), "column.keys": listed, "complete.columns": "true"}
-    options |= {"plaintext.footer": str(signed).lower()}
+        options["algorithm"] = form.algorithm
+    # Double wrapping is not our default, but a program may ask for it.
+    options |= {"plaintext.footer": str(signed).lower(), "double.wrapping": str(signed).lower()}
     options = {f"parquet.encryption.{name}": value for name, value in options.items()}
     job.rows().coalesce(1).write.options(**options).parquet(str(where / "spark"))
     (file,) = parquet_files(where / "spark")
