@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bring measured figures into the documentation: ``benchmark_page.py [--take DIR]``.
 
-``--take DIR`` copies ``tpcds.json``, ``tpcds.svg``, ``scan.json``, ``scan.svg`` found in DIR or one below it to
+``--take DIR`` copies ``tpcds.json``, ``tpcds.svg``, ``scan.json``, ``scan.svg``, ``io.json``, ``io.svg`` in DIR or one below to
 ``docs/benchmarks``. Then the tables between the markers of ``docs/guides/benchmarks.md`` are written from there.
 """
 
@@ -31,11 +31,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.take:
         FIGURES.mkdir(parents=True, exist_ok=True)
-        for name in ("tpcds.json", "tpcds.svg", "scan.json", "scan.svg"):
+        for name in ("tpcds.json", "tpcds.svg", "scan.json", "scan.svg", "io.json", "io.svg"):
             for found in [*options.take.glob(name), *options.take.glob(f"*/{name}")][:1]:
                 shutil.copyfile(found, FIGURES / name)
     text = PAGE.read_text(encoding="utf-8")
-    for name, section in (("tpcds", tpcds), ("scan", scan)):
+    for name, section in (("tpcds", tpcds), ("scan", scan), ("io", io)):
         path = FIGURES / f"{name}.json"
         if path.exists():
             made = f"\n\n{section(json.loads(path.read_text(encoding='utf-8')))}\n\n"
@@ -52,6 +52,31 @@ def machine(value: dict[str, Any]) -> str:
         f"Casemate {found.get('casemate')}; load of the machine at the start {found.get('load_at_start')}. "
         "The TEEs are simulated: their processes run at the speed of any other."
     )
+
+
+def io(value: dict[str, Any]) -> str:
+    """Speeds of one core, and of all, in memory."""
+    found = value["machine"]
+    most = max(value["cores"], key=int)
+    one, every = value["cores"]["1"]["processor"], value["cores"][most]["processor"]
+    aims = value["aims"]
+    lines = [
+        f"Measured on {found['cores']} cores of {found['processor']}, {found['memory_gib']} GiB, {found['system']}; "
+        f"{value['storage']}; {value['size_bytes'] >> 20} MiB, {value['repeats']} runs; load of the machine at the "
+        f"start {found['load_at_start']}.",
+        "",
+        "![GiB per second of one core](../benchmarks/io.svg)",
+        "",
+        "| GiB per second of one core | | aim |",
+        "|---|---:|---:|",
+    ]
+    for name, rate in value["gib_per_s"].items():
+        lines.append(f"| {name} | {'-' if rate is None else f'{rate:.2f}'} | {aims.get(name, '')} |")
+    lines += ["", f"| | one core | {most} cores at once |", "|---|---:|---:|"]
+    lines += [f"| {name} | {one[name]:.2f} | {every[name]:.2f} |" for name in one]
+    small, large = value["processor"]["python_random_8k"], value["processor"]["python_random_1m"]
+    lines += ["", f"Random reads by Python: {small:.2f} GiB/s in pieces of 8 KiB, {large:.2f} in pieces of 1 MiB."]
+    return "\n".join(lines)
 
 
 def tpcds(value: dict[str, Any]) -> str:

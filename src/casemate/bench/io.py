@@ -88,7 +88,7 @@ def run(*, size: int, repeats: int, jvm: bool = True, progress: Callable[[str], 
             "storage": storage,
             "processor": {name: _rounded(pair[0]) for name, pair in {**sequential, **scattered}.items()},
             "wall": {name: _rounded(pair[1]) for name, pair in {**sequential, **scattered}.items()},
-            "cores_wall": together,
+            "cores": together,
             "jvm": {name: _rounded(rate) for name, rate in java.items()},
             "machine": machine,
         },
@@ -166,15 +166,20 @@ class _Python:
             for name, found in rates.items()
         }
 
-    def together(self, count: int, repeats: int) -> dict[str, float]:
-        """So many processes at once, each with a file of its own: the sum of what they do, by the clock."""
-        found: dict[str, list[float]] = {"raw_openssl": [], "python_read": [], "python_write": [], "memcpy": []}
+    def together(self, count: int, repeats: int) -> dict[str, dict[str, float]]:
+        """So many processes at once, each with a file of its own: the sum of what they do, both ways of counting."""
+        found: dict[str, list[tuple[float, float]]] = {
+            name: [] for name in ("raw_openssl", "python_read", "python_write", "memcpy")
+        }
         for _ in range(repeats):
             for name, rates in found.items():
                 rates.append(self._fork(name, count))
-        return {name: round(statistics.median(rates), 3) for name, rates in found.items()}
+        return {
+            how: {name: round(statistics.median(pair[which] for pair in rates), 3) for name, rates in found.items()}
+            for which, how in enumerate(("processor", "wall"))
+        }
 
-    def _fork(self, name: str, count: int) -> float:
+    def _fork(self, name: str, count: int) -> tuple[float, float]:
         directories = [self._directory / f"core-{number}" for number in range(count)]
         for directory in directories:
             directory.mkdir()
@@ -194,9 +199,10 @@ class _Python:
                         (directories[number] / "new").unlink(missing_ok=True)
                         os.write(ready[number][1], b"r")
                         os.read(go_read, 1)  # ends when the parent closes its side
-                        started = time.perf_counter()
-                        rate = work() / 2**30 / (time.perf_counter() - started)
-                        os.write(ready[number][1], f"{rate:.6f}\n".encode())
+                        processor, started = time.process_time(), time.perf_counter()
+                        gib = work() / 2**30
+                        processor, clock = time.process_time() - processor, time.perf_counter() - started
+                        os.write(ready[number][1], f"{gib / processor:.6f} {gib / clock:.6f}".encode())
                 finally:
                     os._exit(0)
             children.append(child)
@@ -205,12 +211,12 @@ class _Python:
             os.read(pipe[0], 1)
         os.close(go_write)
         os.close(go_read)
-        total = sum(float(os.read(pipe[0], 64) or b"0") for pipe in ready)
+        answers = [[float(rate) for rate in (os.read(pipe[0], 64) or b"0 0").split()] for pipe in ready]
         for child, pipe, directory in zip(children, ready, directories, strict=True):
             os.close(pipe[0])
             os.waitpid(child, 0)
             shutil.rmtree(directory)
-        return total
+        return sum(rates[0] for rates in answers), sum(rates[1] for rates in answers)
 
     def _copy(self) -> int:
         half = len(self._large) // 2

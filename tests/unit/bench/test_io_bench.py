@@ -25,7 +25,7 @@ def test_it_measures_everything_in_turn_and_leaves_nothing(tmp_path: Path, monke
     }
     assert all(rate > 0 for rate in rates.values() if rate is not None)
     assert value["processor"]["python_random_8k"] > 0
-    assert value["cores_wall"]["1"]["python_read"] > 0
+    assert value["cores"]["1"]["wall"]["python_read"] > 0
     assert list(tmp_path.iterdir()) == []
     picture = plot_io(value, tmp_path / "io.svg").read_text()
     assert "Casemate Python, read" in picture or "<path" in picture
