@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bring measured figures into the documentation: ``benchmark_page.py [--take DIR]``.
 
-``--take DIR`` copies ``tpcds.json``, ``tpcds.svg``, ``scan.json``, ``scan.svg``, ``io.json``, ``io.svg`` in DIR or one below to
+``--take DIR`` copies the ``.json`` and ``.svg`` of ``tpcds``, ``scan`` and ``io`` in DIR or one below it to
 ``docs/benchmarks``. Then the tables between the markers of ``docs/guides/benchmarks.md`` are written from there.
 """
 
