@@ -114,7 +114,7 @@ class ParquetKeys:
     def read_table(self, source: Any, columns: Sequence[str] | None = None) -> pa.Table:
         """Read ``columns`` (top-level names; all by default) of one file, which may have others that were refused.
 
-        PyArrow's own ``read`` of N columns looks at what describes the first N columns of a file (seen in 18 to 20), so
+        PyArrow's own ``read`` of N columns looks at what describes the first N columns of a file (seen in 20), so
         that it fails when one of these was refused, asked for or not; its reader in batches, used here, does not."""
         import pyarrow as pa
         import pyarrow.parquet as pq
