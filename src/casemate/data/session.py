@@ -207,13 +207,16 @@ class ZoneSession:
 
         self._checked(check)
 
-    def check_is_directory(self, located: Located) -> None:
-        """A directory that was found may be there; what is in it ``check_directory`` looks at."""
+    def check_is_directory(self, located: Located, *, deep: bool = True) -> None:
+        """A directory that was found may be there; what is in it ``check_directory`` looks at.
+
+        Where nothing around it was committed, all that is below it has to be good; ``deep=False`` leaves that to
+        whoever lists it."""
         zone, strict = located.zone, self._strict
         if zone is None or strict is None or self._exempt(located.uri, zone):
             return
         governed = self._checked(lambda: self._nearest(strict, located.uri, zone))
-        if governed is None or governed.relative(located.uri) in governed.manifest.by_path:
+        if (governed is None and deep) or (governed and governed.relative(located.uri) in governed.manifest.by_path):
             self.check_directory(located)
 
     def check_directory(self, located: Located) -> frozenset[str]:
@@ -278,6 +281,17 @@ class ZoneSession:
         self.changes.committed(located.uri)
         self.forget()
         return generation
+
+    def commit_changes(self, zone: Zone) -> None:
+        """Commit every directory of a zone in which this process changed something: the nearest that was committed
+        before, else the whole zone. Raises as ``commit``."""
+        strict, changed = self._strict, self.changes.within(zone.prefix)
+        places = set() if strict is not None and changed else {zone.prefix}
+        for path in changed:
+            governed = self._nearest(strict, f"{zone.prefix}/{path}", zone) if strict is not None else None
+            places.add(governed.location if governed is not None else zone.prefix)
+        for place in sorted(places, key=len, reverse=True):
+            self.commit(place)
 
     def forget(self) -> None:
         """Look generations up anew."""

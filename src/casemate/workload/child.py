@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
 from casemate.errors import FailedError
 from casemate.workload.profile import Launch
 
-__all__ = ["GRACE", "Child", "descendants", "die_with_parent", "keep_descendants"]
+__all__ = ["GRACE", "Child", "descendants", "die_with_parent", "end_descendants", "keep_descendants"]
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG = 1
@@ -36,6 +36,16 @@ def die_with_parent(signum: int = signal.SIGKILL) -> None:
 def keep_descendants() -> None:
     """Become the parent of every descendant whose own parent ends, so that none gets away (prctl(2))."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_descendants(but: Collection[int] = ()) -> None:
+    """Kill every descendant of this process and reap it, but for the children ``but``. Needs ``keep_descendants``."""
+    while left := [pid for pid in descendants(os.getpid()) if pid not in but]:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.001)
 
 
 class Child:

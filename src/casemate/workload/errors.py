@@ -11,6 +11,7 @@ __all__ = [
     "KeyBrokerUnreachableError",
     "ManifestMalformedError",
     "MemberLostError",
+    "MountLostError",
     "MountUnavailableError",
     "ProgramChangedError",
     "ProgramFailedError",
@@ -106,6 +107,13 @@ class MountUnavailableError(FailedError):
 
     code = "mount-unavailable"
     fix = "Install fuse3 and `casemate[fuse]` and allow /dev/fuse inside the TEE, or submit with --stage instead."
+
+
+class MountLostError(FailedError):
+    """The process that serves a zone to the program was killed, so that what the program wrote may be incomplete."""
+
+    code = "mount-lost"
+    fix = "Submit the job again; nothing was committed. If memory ran out, give the TEE more."
 
 
 class StageTooSmallError(FailedError):

@@ -1,40 +1,60 @@
 """The content of one file that a program has open: read as it is stored, or written, in any order.
 
 Encrypted files are written once, from beginning to end. So what is written in that order is encrypted on its way; what
-is written in any other lies as plaintext in the TEE's private memory until the program closes it or calls ``fsync``,
-and is then encrypted as a whole. The stored file is at any moment the old or the new one.
+is written in any other lies as plaintext in the TEE's private memory until the program's last handle is closed or it
+calls ``fsync``, and is then encrypted as a whole. The stored file is at any moment the old or the new one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
-from typing import IO
+import time
+from collections.abc import Callable
+from typing import IO, Protocol
 
-from casemate.data.filesystem import ZoneFileSystem
-
-__all__ = ["Content"]
+__all__ = ["Content", "Store"]
 
 _CHUNK = 2**20  # bytes
+
+
+class Store(Protocol):
+    """Where contents come from and go to. Paths are those in the zone."""
+
+    def open_stored(self, path: str) -> IO[bytes]:
+        """The stored file, to read."""
+
+    def open_new(self, path: str) -> IO[bytes]:
+        """A file that is there when it is closed, whole; ``abort`` leaves no trace of it."""
+
+    def stored_size(self, path: str) -> int:
+        """Bytes of plaintext."""
+
+    def replacing(self, path: str) -> None:
+        """Called before what is stored at ``path`` is replaced."""
 
 
 class Content:
     """One file, whatever number of handles are open on it. Not safe to use from threads.
 
-    ``path`` is its path in the zone, which ``rename`` may change."""
+    ``path`` is its path in the zone, which ``rename`` may change. A ``new`` one is not stored yet."""
 
-    def __init__(self, files: ZoneFileSystem, path: str, *, new: bool = False) -> None:
+    def __init__(self, store: Store, path: str, *, new: bool = False) -> None:
         self.path: str | None = path  # None: was deleted
         self.handles = 0
-        self._files = files
+        self.is_stored = not new  # something lies under the path
+        self.changed_ns = time.time_ns()  # when it was written to last; good while ``is_dirty``
+        self.is_dirty = new
+        self._store = store
         self._stored: IO[bytes] | None = None  # being read
         self._stream: IO[bytes] | None = None  # being written from beginning to end
         self._staged: IO[bytes] | None = None  # plaintext in private memory
-        self._dirty = new
+        self._is_lost = False  # what was written could not be stored, and nothing of it is there any more
         self._size = 0 if new else None
         if new:
-            self._stream = files.open(path, "wb")
+            self._stream = store.open_new(path)
 
     @property
     def size(self) -> int:
@@ -42,93 +62,118 @@ class Content:
         if self._staged is not None:
             return os.fstat(self._staged.fileno()).st_size
         if self._size is None:
-            self._size = int(self._files.info(self.path)["size"])
+            self._size = self._store.stored_size(self._named())
         return self._size
 
     def read(self, size: int, offset: int) -> bytes:
+        self._check()
         if self._stream is not None:
             self._stage()
         if self._staged is not None:
             return os.pread(self._staged.fileno(), size, offset)
         if self._stored is None:
-            self._stored = self._files.open(self.path, "rb")
+            self._stored = self._store.open_stored(self._named())
         self._stored.seek(offset)
         return self._stored.read(size)
 
     def write(self, data: bytes, offset: int) -> int:
-        if self._stream is not None and offset == self._size:
-            self._stream.write(data)
+        self._check()
+        if self._stream is not None and self._size is not None and offset == self._size:
+            self._storing(lambda stream: stream.write(data))
             self._size += len(data)
         else:
-            self._stage()
+            descriptor = self._stage()
             written = 0
             while written < len(data):
-                written += os.pwrite(self._staged_descriptor(), data[written:], offset + written)
-        self._dirty = True
+                written += os.pwrite(descriptor, data[written:], offset + written)
+        self._changed()
         return len(data)
 
     def truncate(self, length: int) -> None:
+        self._check()
         if self._stream is not None and length == self._size:
             return
-        if length == 0 and self._stream is None:
+        if length == 0 and self.path is not None:
             self._drop()
-            self._stream, self._size, self._dirty = self._files.open(self.path, "wb"), 0, True
-            return
-        self._stage()
-        os.ftruncate(self._staged_descriptor(), length)
-        self._dirty = True
+            self._stream, self._size = self._store.open_new(self.path), 0
+        else:
+            os.ftruncate(self._stage(), length)
+        self._changed()
 
-    def flush(self) -> None:
-        """Store what was written, under the file's name."""
-        if not self._dirty:
+    def store(self) -> None:
+        """Store what was written, under the file's name. Raises what the storage does; then it is lost."""
+        if not self.is_dirty or self.path is None:
             return
+        path = self.path
+        self._store.replacing(path)
         if self._stream is not None:
-            stream, self._stream = self._stream, None
-            if self.path is None:
-                _abandon(stream)
-            else:
-                stream.close()
-        elif self._staged is not None and self.path is not None:
+            self._storing(lambda stream: stream.close())
+            self._stream = None
+        elif self._staged is not None:
             self._staged.seek(0)
-            with self._files.open(self.path, "wb") as out:
+            with self._store.open_new(path) as out:
                 shutil.copyfileobj(self._staged, out, _CHUNK)
-        self._dirty = False
+        self.is_dirty, self.is_stored = False, True
 
     def delete(self) -> None:
-        """The file was deleted: its handles go on, and nothing is stored."""
-        if self._staged is None and self._stream is None and self._stored is None:
-            self._stored = self._files.open(self.path, "rb")
+        """The file is about to be deleted: its handles go on, and nothing is stored."""
         if self._stream is not None:
             self._stage()
+        elif self._staged is None and self._stored is None and not self._is_lost:
+            self._stored = self._store.open_stored(self._named())
+        self._size = self.size
         self.path = None
 
     def close(self) -> None:
-        """The last handle is gone."""
+        """The last handle is gone. Raises what the storage does."""
         try:
-            self.flush()
+            self.store()
         finally:
             self._drop()
 
-    def _stage(self) -> None:
-        """Have the content in private memory, from where it can be changed anywhere."""
+    def _changed(self) -> None:
+        self.is_dirty, self.changed_ns = True, time.time_ns()
+
+    def _check(self) -> None:
+        if self._is_lost:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
+
+    def _named(self) -> str:
+        if self.path is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self.path
+
+    def _storing(self, action: Callable[[IO[bytes]], object]) -> None:
+        """What the storage did not take leaves no trace, not a half file."""
+        if self._stream is None:
+            raise AssertionError("unreachable")
+        try:
+            action(self._stream)
+        except BaseException:
+            self._drop()
+            self._is_lost, self.is_dirty, self._size = True, False, 0
+            raise
+
+    def _stage(self) -> int:
+        """Have the content in private memory, where it can be changed anywhere; the descriptor."""
         if self._staged is not None:
-            return
+            return self._staged.fileno()
         staged = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as this object; TMPDIR is private memory
         try:
-            if self._stream is not None:
-                self.flush()  # what was encrypted so far becomes the stored file, and is read back
-            with self._files.open(self.path, "rb") as stored:
-                shutil.copyfileobj(stored, staged, _CHUNK)
+            if self._stream is None or self._size:
+                if self._stream is not None:
+                    self.store()  # what was encrypted so far becomes the stored file, and is read back
+                source = self._stored or self._store.open_stored(self._named())
+                source.seek(0)
+                shutil.copyfileobj(source, staged, _CHUNK)
+                if source is not self._stored:
+                    source.close()
         except BaseException:
             staged.close()
             raise
         self._drop()
         self._staged, self._size = staged, None
-
-    def _staged_descriptor(self) -> int:
-        if self._staged is None:
-            raise AssertionError("unreachable")
-        return self._staged.fileno()
+        return staged.fileno()
 
     def _drop(self) -> None:
         if self._stream is not None:

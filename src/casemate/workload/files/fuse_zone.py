@@ -6,7 +6,6 @@ content (``direct_io``) unless the job says so.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import itertools
@@ -14,14 +13,18 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar, cast
 
 import mfusepy
 
-from casemate.data.errors import UnsupportedOperationError
+from casemate.data.errors import StorageFailedError, UnsupportedOperationError
 from casemate.data.filesystem import ZoneFileSystem
+from casemate.data.session import ZoneSession
+from casemate.data.zones import local_path
 from casemate.errors import CasemateError, RefusedError, UsageError
+from casemate.model import Zone
 from casemate.workload.files.content import Content
+from casemate.workload.files.undo import Undo
 
 __all__ = ["FuseZone"]
 
@@ -68,15 +71,20 @@ def _answering(method: Callable[P, T]) -> Callable[P, T]:
 
 
 class FuseZone(mfusepy.Operations):  # type: ignore[misc]
-    """The zone below the local directory ``root``. ``ready`` is called when the kernel has been answered first.
+    """One zone of a session. ``ready`` is called when the kernel has been answered first.
 
     Serve it from one thread: ``mfusepy.FUSE(zone, "/dev/fd/N", foreground=True, nothreads=True)``."""
 
     use_ns = True
 
-    def __init__(self, files: ZoneFileSystem, root: str, *, writable: bool, ready: Callable[[], None]) -> None:
+    def __init__(self, session: ZoneSession, zone: Zone, *, ready: Callable[[], None]) -> None:
         self.changed = False
-        self._files, self._root, self._writable, self._ready = files, root.rstrip("/"), writable, ready
+        self.failure: Exception | None = None
+        """The first error in storing a file whose last handle was closed already, so that no program heard of it."""
+        self._session, self._zone, self._ready = session, zone, ready
+        self._root = str(local_path(zone.prefix)).rstrip("/")
+        self.undo = Undo(Path(self._root))
+        self._files = ZoneFileSystem(session)
         self._handles: dict[int, Content] = {}
         self._contents: dict[str, Content] = {}  # by path: what is open
         self._numbers = itertools.count(1)
@@ -84,34 +92,76 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
     def init(self, path: str) -> None:
         self._ready()
 
+    # What contents ask for (``Store``)
+
+    def open_stored(self, path: str) -> IO[bytes]:
+        located = self._session.zones.locate(path)
+        if not self._zone.access.can_read and self._session.changes.file_id(located.uri) is not None:
+            return self._session.open_read(located)  # a program's own output, in a zone that is only written
+        return cast(IO[bytes], self._files.open(path, "rb"))
+
+    def open_new(self, path: str) -> IO[bytes]:
+        return cast(IO[bytes], self._files.open(path, "wb"))
+
+    def stored_size(self, path: str) -> int:
+        return int(self._files.info(path)["size"])
+
+    def replacing(self, path: str) -> None:
+        self.undo.keep(Path(path))
+
     # Looking
 
     @_answering
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         content = self._handles.get(fh) if fh is not None else None
         content = content or self._contents.get(self._real(path))
-        if content is not None and content.path is None:
-            return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 0, "st_size": content.size, **_owner()}
+        if content is not None and (content.path is None or not content.is_stored):
+            links = 0 if content.path is None else 1
+            return self._attributes(stat.S_IFREG, content.size, content.changed_ns, links)
+        directory = self._directory(self._real(path))
+        if directory is not None:
+            return self._attributes(stat.S_IFDIR, 0, directory.st_mtime_ns, 2)
         info = self._files.info(self._real(path))
-        size = info["size"] if content is None else content.size
-        kind, mode = (stat.S_IFDIR, 0o700) if info["type"] == "directory" else (stat.S_IFREG, 0o600)
-        moment = int(info["mtime"] * 1e9)
+        size, moment = info["size"], int(info["mtime"] * 1e9)
+        if content is not None:
+            size, moment = content.size, content.changed_ns if content.is_dirty else moment
+        return self._attributes(stat.S_IFREG, size, moment, 1)
+
+    def _directory(self, real: str) -> os.stat_result | None:
+        """The directory at a path, if one is there. The kernel asks at every step of the way to a file, so that what
+        is below it is only looked at when the directory itself is read."""
+        try:
+            found = os.lstat(real)
+        except OSError:
+            return None
+        if not stat.S_ISDIR(found.st_mode):
+            return None
+        self._session.check_is_directory(self._session.zones.locate(real), deep=False)
+        return found
+
+    def _attributes(self, kind: int, size: int, moment: int, links: int) -> dict[str, Any]:
+        mode = 0o700 if kind == stat.S_IFDIR else 0o600
         return {
-            "st_mode": kind | (mode if self._writable else mode & 0o500),
-            "st_nlink": 2 if kind == stat.S_IFDIR else 1,
+            "st_mode": kind | (mode if self._zone.access.can_write else mode & 0o500),
+            "st_nlink": links,
             "st_size": size,
             "st_blocks": -(-size // 512),
             "st_blksize": 256 * _BLOCK,
             "st_mtime": moment,
             "st_ctime": moment,
             "st_atime": moment,
-            **_owner(),
+            "st_uid": os.getuid(),
+            "st_gid": os.getgid(),
         }
 
     @_answering
     def readdir(self, path: str, fh: int) -> Iterator[str]:
-        entries = self._files.ls(self._real(path), detail=False)
-        return iter([".", "..", *(entry.rpartition("/")[2] for entry in entries)])
+        return iter([".", "..", *sorted(self._names(self._real(path)))])
+
+    def _names(self, directory: str) -> set[str]:
+        names = {entry.rpartition("/")[2] for entry in self._files.ls(directory, detail=False)}
+        opened = (path.rpartition("/") for path in self._contents)
+        return names | {name for above, _, name in opened if above == directory}
 
     @_answering
     def statfs(self, path: str) -> dict[str, int]:
@@ -127,16 +177,15 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
             self._must_write()
         content = self._content(self._real(path))
         if flags & os.O_TRUNC:
-            self.changed = True
             content.truncate(0)
         return self._handle(content)
 
     @_answering
     def create(self, path: str, mode: int, fi: Any = None) -> int:
+        """The file is stored when it is closed; in this mount it is there at once."""
         self._must_write()
         real = self._real(path)
-        self._files.touch(real)  # so that it is there for others; its content comes when it is closed
-        self._contents[real] = Content(self._files, real, new=True)
+        self._contents[real] = Content(self, real, new=True)
         return self._handle(self._contents[real])
 
     @_answering
@@ -145,7 +194,6 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
 
     @_answering
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
-        self.changed = True
         return self._handles[fh].write(data, offset)
 
     @_answering
@@ -161,23 +209,29 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
 
     @_answering
     def flush(self, path: str, fh: int) -> int:
-        self._handles[fh].flush()
+        """One of perhaps many descriptors of a handle was closed: a shell does so after every command."""
         return 0
 
     @_answering
     def fsync(self, path: str, datasync: int, fh: int) -> int:
-        self._handles[fh].flush()
+        self._handles[fh].store()
         return 0
 
-    @_answering
     def release(self, path: str, fh: int) -> int:
         content = self._handles.pop(fh)
         content.handles -= 1
         if content.handles == 0:
             if content.path is not None:
                 self._contents.pop(content.path, None)
-            content.close()
+            self._end(content)
         return 0
+
+    def _end(self, content: Content) -> None:
+        try:
+            content.close()
+        except (OSError, CasemateError) as exc:
+            named = StorageFailedError(f"{content.path}: {exc.strerror or exc}") if isinstance(exc, OSError) else exc
+            self.failure = self.failure or named
 
     # Names
 
@@ -185,10 +239,13 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
     def unlink(self, path: str) -> int:
         self._must_write()
         real = self._real(path)
-        content = self._contents.pop(real, None)
+        content = self._contents.get(real)
         if content is not None:
             content.delete()
-        self._files.rm_file(real)
+            del self._contents[real]
+        if content is None or content.is_stored:
+            self.undo.keep(Path(real))
+            self._files.rm_file(real)
         return 0
 
     @_answering
@@ -200,9 +257,10 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
     @_answering
     def rmdir(self, path: str) -> int:
         self._must_write()
-        if self._files.ls(self._real(path)):
+        real = self._real(path)
+        if self._names(real):
             raise mfusepy.FuseOSError(errno.ENOTEMPTY)
-        self._files.rm(self._real(path), recursive=True)  # unfinished files of others would be in the way of rmdir
+        self._files.rm(real, recursive=True)  # unfinished files of others would be in the way of rmdir
         return 0
 
     @_answering
@@ -211,16 +269,18 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
         source, target = self._real(old), self._real(new)
         if flags:
             raise mfusepy.FuseOSError(errno.EINVAL)
+        moving = [content for path, content in self._contents.items() if _is_at_or_below(path, source)]
+        for content in moving:
+            content.store()
         if self._files.isdir(target):
             if not self._files.isdir(source):
                 raise mfusepy.FuseOSError(errno.EISDIR)
             self.rmdir(new)
-        moving = [content for path, content in self._contents.items() if _is_at_or_below(path, source)]
-        for content in moving:
-            content.flush()
-        replaced = self._contents.pop(target, None)
+        replaced = self._contents.get(target)
         if replaced is not None:
             replaced.delete()
+            del self._contents[target]
+        self.undo.keep_moved(Path(source), Path(target))
         self._files.mv(source, target)
         for content in moving:
             before = str(content.path)
@@ -236,7 +296,7 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
         self._must_write()
         content = self._contents.get(self._real(path))
         if content is not None:
-            content.flush()
+            content.store()
         stored = Path(self._real(path))
         if times is None:
             os.utime(stored)
@@ -272,8 +332,7 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
     def destroy(self, path: str) -> None:
         """The mount is gone: store what is still open, as closing would have."""
         for content in list(self._contents.values()):
-            with contextlib.suppress(OSError, CasemateError):
-                content.close()
+            self._end(content)
 
     def _real(self, path: str) -> str:
         path.encode()  # a name that is no UTF-8 cannot be in a dataset
@@ -284,7 +343,7 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
         if content is None:
             if self._files.info(real)["type"] != "file":
                 raise mfusepy.FuseOSError(errno.EISDIR)
-            content = self._contents[real] = Content(self._files, real)
+            content = self._contents[real] = Content(self, real)
         return content
 
     def _handle(self, content: Content) -> int:
@@ -294,13 +353,9 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
         return number
 
     def _must_write(self) -> None:
-        if not self._writable:
+        if not self._zone.access.can_write:
             raise mfusepy.FuseOSError(errno.EROFS)
         self.changed = True
-
-
-def _owner() -> dict[str, int]:
-    return {"st_uid": os.getuid(), "st_gid": os.getgid()}
 
 
 def _is_at_or_below(path: str, directory: str) -> bool:

@@ -8,6 +8,7 @@ program has ended with status 0, what it wrote is committed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from casemate.data.client import AgentClient
-from casemate.data.zones import local_path
-from casemate.errors import CasemateError
+from casemate.data.client import AgentClient, AgentSession
+from casemate.data.session import ZoneSession
+from casemate.data.zones import is_within, local_path
+from casemate.errors import CasemateError, FailedError
 from casemate.model import Zone
-from casemate.workload.child import descendants, die_with_parent, keep_descendants
-from casemate.workload.errors import MountUnavailableError
+from casemate.workload.child import die_with_parent, end_descendants, keep_descendants
+from casemate.workload.errors import MountLostError, MountUnavailableError
 from casemate.workload.files.namespace import (
     enter_private_namespace,
     make_read_only_but_for,
@@ -34,12 +36,22 @@ __all__ = ["PAGE_CACHE", "main"]
 PAGE_CACHE = "--page-cache"
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GO, _COMMIT, _LEAVE = b"g", b"c", b"l"
+_MESSAGE = 65536  # bytes
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A zone and the local directory it is mounted over."""
+
+    zone: Zone
+    directory: Path
 
 
 @dataclass
 class _Server:
     """The process that serves one zone; ``control`` tells it at the end whether to commit."""
 
+    zone: Zone
     pid: int
     control: socket.socket
 
@@ -50,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
     agent = AgentClient.from_environment()
     try:
         session = agent.session()
-        zones = [(zone, _directory(zone)) for zone in session.zones]
+        layers = _layers([_Place(zone, _directory(zone, session)) for zone in session.zones])
         private = [Path(path) for prefix in session.private_prefixes if (path := local_path(prefix)) is not None]
-        return _run(command, zones, private, page_cache=PAGE_CACHE in options)
+        return _run(command, layers, private, page_cache=PAGE_CACHE in options)
     except CasemateError as exc:
         agent.report(exc)
         return 1
@@ -60,61 +72,103 @@ def main(argv: Sequence[str]) -> int:
         agent.close()
 
 
-def _directory(zone: Zone) -> Path:
+def _directory(zone: Zone, session: AgentSession) -> Path:
     path = local_path(zone.prefix)
     if path is None:
         raise MountUnavailableError(f"{zone.prefix}: only local directories can be mounted")
     directory = Path(path)
-    if zone.access.can_write:
-        directory.mkdir(parents=True, exist_ok=True)
+    try:
+        if zone.access.can_write:
+            directory.mkdir(parents=True, exist_ok=True)
+        elif not directory.exists():
+            ZoneSession.from_environment().check_stat(session.zone_map().locate(zone.prefix), None)
+    except OSError as exc:
+        raise MountUnavailableError(f"{zone.prefix}: {exc.strerror or exc}") from exc
     if not directory.is_dir():
         raise MountUnavailableError(f"{zone.prefix}: {'is a file' if directory.exists() else 'is not there'}")
     return directory
 
 
-def _run(command: list[str], zones: list[tuple[Zone, Path]], private: list[Path], *, page_cache: bool) -> int:
+def _layers(places: Sequence[_Place]) -> list[list[_Place]]:
+    """Zones that lie in others are mounted when those are served, since the kernel then asks for their directory."""
+    layers: list[list[_Place]] = []
+    for place in sorted(places, key=lambda place: len(place.zone.prefix)):
+        depth = sum(is_within(place.zone.prefix, other.zone.prefix) for other in places) - 1
+        layers += [[] for _ in range(depth + 1 - len(layers))]
+        layers[depth].append(place)
+    return layers
+
+
+def _run(command: list[str], layers: list[list[_Place]], private: list[Path], *, page_cache: bool) -> int:
     keep_descendants()
     ours, its = socket.socketpair()
     program = os.fork()
     if program == 0:
         ours.close()
-        _become_program(command, [directory for _, directory in zones], private, its)
+        _become_program(command, layers, private, its)
     its.close()
     stop = _Forwarding(program)
-    message, connections, _, _ = socket.recv_fds(ours, 65536, max(len(zones), 1))
-    if message[:1] != _GO:
-        os.waitpid(program, 0)
-        raise MountUnavailableError(message.decode() or "the program's namespace could not be made")
     servers: list[_Server] = []
-    for (zone, _), connection in zip(zones, connections, strict=True):
-        servers.append(_serve(zone, connection, ours, servers, page_cache=page_cache))
-        os.close(connection)
-    ready = all(server.control.recv(1) == _GO for server in servers)
-    ours.send(_GO if ready else _LEAVE)
-    status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
-    stop.restore()
-    _end_namespace(servers)
-    well = ready and status == 0
-    for server in servers:
-        server.control.send(_COMMIT if well else _LEAVE)
-    ends = [os.waitstatus_to_exitcode(os.waitpid(server.pid, 0)[1]) for server in servers]
-    if status == 0 and (not ready or any(ends)):
-        return 1
-    return status if status >= 0 else 128 - status
+    try:
+        for layer in layers:
+            message, connections, _, _ = socket.recv_fds(ours, _MESSAGE, len(layer))
+            if message[:1] != _GO:
+                raise MountUnavailableError(message.decode() or "the program's namespace could not be made")
+            started = [_serve(place, connections, at, ours, servers, page_cache) for at, place in enumerate(layer)]
+            servers += started
+            for connection in connections:
+                os.close(connection)
+            if not all(server.control.recv(1) == _GO for server in started):
+                raise MountLostError("a zone's server did not start")
+            ours.send(_GO)
+        status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+        stop.restore()
+        not_started = ours.recv(_MESSAGE)  # the end of the stream, when the program was started
+        if not_started:
+            raise FailedError(not_started.decode())
+        end_descendants([server.pid for server in servers])  # whoever is left keeps the mounts alive
+        lost = [server.zone.prefix for server in servers if os.waitpid(server.pid, os.WNOHANG)[0]]
+        if lost:
+            servers = [server for server in servers if server.zone.prefix not in lost]
+            raise MountLostError(f"{', '.join(lost)}: the server of this mount was killed while the program ran")
+        well = _end_servers(servers, _COMMIT if status == 0 else _LEAVE)
+        servers = []
+    finally:
+        ours.close()
+        stop.restore()
+        if servers:
+            end_descendants([server.pid for server in servers])
+            _end_servers(servers, _LEAVE)
+    if status == 0:
+        return 0 if well else 1
+    return status if status > 0 else 128 - status
 
 
-def _become_program(command: list[str], directories: list[Path], private: list[Path], parent: socket.socket) -> None:
+def _end_servers(servers: Sequence[_Server], message: bytes) -> bool:
+    """Tell the servers how it ended, those of inner zones first; whether each did as told."""
+    well = True
+    for server in reversed(servers):
+        with contextlib.suppress(OSError):
+            server.control.send(message)
+        server.control.close()
+        with contextlib.suppress(ChildProcessError):
+            well &= os.waitpid(server.pid, 0)[1] == 0
+    return well
+
+
+def _become_program(command: list[str], layers: list[list[_Place]], private: list[Path], parent: socket.socket) -> None:
     """In the new process: make the namespace, hand the connections over, and be the program. Does not return."""
     try:
         die_with_parent()
         enter_private_namespace()
         make_read_only_but_for(private)
-        connections = [mount_fuse(directory) for directory in directories]
-        socket.send_fds(parent, [_GO], connections)
-        for connection in connections:
-            os.close(connection)
-        if parent.recv(1) != _GO:
-            os._exit(1)
+        for layer in layers:
+            connections = [mount_fuse(place.directory, writable=place.zone.access.can_write) for place in layer]
+            socket.send_fds(parent, [_GO], connections)
+            for connection in connections:
+                os.close(connection)
+            if parent.recv(1) != _GO:
+                os._exit(1)
         os.chdir(os.getcwd())  # noqa: PTH109 - into what is now mounted there
         for signum in _FORWARDED:
             signal.signal(signum, signal.SIG_DFL)
@@ -127,33 +181,34 @@ def _become_program(command: list[str], directories: list[Path], private: list[P
 
 
 def _serve(
-    zone: Zone, connection: int, parent: socket.socket, others: Sequence[_Server], *, page_cache: bool
+    place: _Place,
+    connections: Sequence[int],
+    at: int,
+    parent: socket.socket,
+    others: Sequence[_Server],
+    page_cache: bool,
 ) -> _Server:
-    """Fork the server of one zone."""
+    """Fork the server of one zone, of those whose ``connections`` came together."""
     ours, its = socket.socketpair()
     pid = os.fork()
     if pid:
         its.close()
-        return _Server(pid, ours)
-    for held in (ours, parent, *(other.control for other in others)):
-        held.close()
-    die_with_parent()
-    for signum in _FORWARDED:
-        signal.signal(signum, signal.SIG_IGN)  # it ends when the program has
+        return _Server(place.zone, pid, ours)
     try:
-        os._exit(_serve_until_unmounted(zone, connection, its, page_cache=page_cache))
+        for held in (ours, parent, *(other.control for other in others)):
+            held.close()
+        for other in (*connections[:at], *connections[at + 1 :]):
+            os.close(other)
+        die_with_parent()
+        for signum in _FORWARDED:
+            signal.signal(signum, signal.SIG_IGN)  # it ends when the program has
+        os._exit(_serve_until_unmounted(place.zone, connections[at], its, page_cache=page_cache))
     finally:
         os._exit(1)
 
 
 def _serve_until_unmounted(zone: Zone, connection: int, control: socket.socket, *, page_cache: bool) -> int:
-    from casemate.data.filesystem import ZoneFileSystem
-    from casemate.data.session import ZoneSession
-
     session = ZoneSession.from_environment()
-    root = local_path(zone.prefix)
-    if root is None:
-        raise AssertionError("unreachable")
     try:
         import mfusepy
 
@@ -161,7 +216,7 @@ def _serve_until_unmounted(zone: Zone, connection: int, control: socket.socket, 
     except (ImportError, OSError) as exc:
         session.tell(MountUnavailableError(f"libfuse and its Python binding: {exc}"))
         return 1
-    served = FuseZone(ZoneFileSystem(session), root, writable=zone.access.can_write, ready=lambda: _send(control, _GO))
+    served = FuseZone(session, zone, ready=lambda: _send(control, _GO))
     mfusepy.FUSE(
         served,
         f"/dev/fd/{connection}",
@@ -173,29 +228,24 @@ def _serve_until_unmounted(zone: Zone, connection: int, control: socket.socket, 
         attr_timeout=0,
         negative_timeout=0,
     )
-    if control.recv(1) == _COMMIT and served.changed:
-        try:
-            session.commit(zone.prefix)
-        except CasemateError as exc:
-            session.tell(exc)
-            return 1
+    try:
+        if control.recv(1) != _COMMIT:
+            served.undo.restore()
+            return 0
+        if served.failure is not None:
+            raise served.failure
+        if served.changed:
+            session.commit_changes(zone)
+        served.undo.drop()
+    except CasemateError as exc:
+        served.undo.restore()
+        session.tell(exc)
+        return 1
     return 0
 
 
 def _send(control: socket.socket, message: bytes) -> None:
     control.send(message)
-
-
-def _end_namespace(servers: Sequence[_Server]) -> None:
-    """Whoever else is left in the namespace keeps its mounts alive: end them."""
-    own = {server.pid for server in servers}
-    while left := set(descendants(os.getpid())) - own:
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError, PermissionError):
-                continue
 
 
 class _Forwarding:

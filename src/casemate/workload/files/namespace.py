@@ -19,7 +19,7 @@ FUSE_DEVICE = Path("/dev/fuse")
 MAX_READ = 2**20  # bytes the kernel may ask for at once
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x0002_0000, 0x1000_0000
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
 _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 0x8000, 1
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture since Linux 5.12
 _AT_FDCWD = -100
@@ -58,17 +58,18 @@ def enter_private_namespace() -> None:
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /")
 
 
-def mount_fuse(directory: Path) -> int:
+def mount_fuse(directory: Path, *, writable: bool) -> int:
     """Mount a FUSE file system over ``directory``; the answer is the connection's descriptor, for whoever serves it.
 
-    Raises ``MountUnavailableError``."""
+    Unless ``writable``, the kernel answers every attempt to change something with ``EROFS``. Raises
+    ``MountUnavailableError``."""
     try:
         descriptor = os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
         raise MountUnavailableError(f"{FUSE_DEVICE}: {exc.strerror or exc}") from exc
     options = f"fd={descriptor},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()},max_read={MAX_READ}"
     options += ",default_permissions"
-    flags = _MS_NOSUID | _MS_NODEV
+    flags = _MS_NOSUID | _MS_NODEV | (0 if writable else _MS_RDONLY)
     _check(
         _libc.mount(b"casemate", os.fsencode(directory), b"fuse", flags, options.encode()),
         f"mount over {directory}",
