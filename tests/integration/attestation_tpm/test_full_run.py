@@ -31,6 +31,11 @@ with zone.open(sys.argv[2] + "/upper.csv", "w") as out:
 zone.touch(sys.argv[2] + "/_SUCCESS")
 print(len(text.splitlines()), "lines", flush=True)
 """
+FAST = {
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.sql.shuffle.partitions": "2",
+}
 WAIT = "import time\nprint('running', flush=True)\ntime.sleep(60)\n"
 
 
@@ -96,7 +101,13 @@ def test_a_plain_program_reads_and_writes_its_zones(booted: TpmStage) -> None:
 def test_an_unchanged_spark_program_reads_and_writes_its_zones(booted: TpmStage) -> None:
     out = booted.root / "rows"
     zones = [booted.input("people", booted.root / "vault"), booted.output("rows", out)]
-    job = booted.job(EXAMPLES / "copy_rows.py", [str(booted.root / "vault"), str(out)], zones, engine="spark")
+    job = booted.job(
+        EXAMPLES / "copy_rows.py",
+        [str(booted.root / "vault"), str(out)],
+        zones,
+        engine="spark",
+        engine_settings={"master": "local[1]", "conf": FAST},
+    )
     ended = booted.casemate_run(job, role=Role.DRIVER)
     assert ended.status == 0, ended
     (part,) = result(booted, "rows").glob("part-*.csv")
