@@ -270,7 +270,11 @@ final class EncryptedInputStream extends FSInputStream
   @Override
   public void readVectored(List<? extends FileRange> ranges, IntFunction<ByteBuffer> allocate) throws IOException {
     checkOpen();
-    for (FileRange range : VectoredReadUtils.validateAndSortRanges(ranges, Optional.of(length))) {
+    List<? extends FileRange> sorted = VectoredReadUtils.validateAndSortRanges(ranges, Optional.of(length));
+    if (sorted.stream().allMatch(range -> range.getLength() > 0) && RangeReads.start(segments, sorted, allocate)) {
+      return;
+    }
+    for (FileRange range : sorted) {
       CompletableFuture<ByteBuffer> result = new CompletableFuture<>();
       range.setData(result);
       try {

@@ -41,6 +41,11 @@ final class SegmentReader {
     return new SegmentReader(stored, name, cipher.another(), storedLength, null);
   }
 
+  /** Another one for the same file, to decrypt on another thread what was asked for. */
+  SegmentReader beside() {
+    return new SegmentReader(stored, name, cipher.another(), storedLength, agent);
+  }
+
   StoredBytes stored() {
     return stored;
   }
@@ -54,7 +59,7 @@ final class SegmentReader {
     return (int) (Math.min(SegmentCipher.plaintextStart(index + 1), length) - SegmentCipher.plaintextStart(index));
   }
 
-  private long storedEnd(long index) {
+  long storedEnd(long index) {
     return Math.min(SegmentCipher.storedStart(index + 1), storedLength);
   }
 
@@ -86,8 +91,12 @@ final class SegmentReader {
     return size - SegmentCipher.TAG_SIZE_BYTES;
   }
 
-  /** Decrypts one segment of {@code size} stored bytes, wherever they were fetched to. */
-  void decrypt(long index, byte[] in, int from, int size, byte[] out, int offset) throws IOException {
+  /** Decrypts one segment that was fetched elsewhere, to {@code in} from {@code from} on. */
+  void decrypt(long index, byte[] in, int from, byte[] out) throws IOException {
+    decrypt(index, in, from, (int) (storedEnd(index) - SegmentCipher.storedStart(index)), out, 0);
+  }
+
+  private void decrypt(long index, byte[] in, int from, int size, byte[] out, int offset) throws IOException {
     try {
       cipher.decrypt(index, index == last, in, from, size, out, offset);
     } catch (AEADBadTagException e) {

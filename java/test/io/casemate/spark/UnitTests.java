@@ -7,8 +7,10 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.net.URI;
+import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.security.SecureRandom;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
@@ -18,10 +20,13 @@ import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileContext;
+import org.apache.hadoop.fs.FileRange;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PositionedReadable;
 import org.apache.hadoop.fs.Seekable;
+import org.apache.hadoop.fs.StreamCapabilities;
+import org.apache.hadoop.util.functional.FutureIO;
 
 /** What needs no agent; the JVM that runs this has none, so that its absence can be tested as well. */
 public final class UnitTests {
@@ -43,6 +48,7 @@ public final class UnitTests {
     Check.test("sizes convert back and forth at every segment border", UnitTests::sizes);
     Check.test("tink decrypts what the cipher encrypts", () -> tinkReads());
     Check.test("the cipher decrypts what tink encrypts", () -> readsTink());
+    Check.test("ranges that a storage fetches side by side are decrypted, or refused, one by one", () -> readsRanges());
     Check.test("a slow program finds what it reads next decrypted already", () -> readsAheadOfTime());
     Check.test("a preamble parses to what it was made of", UnitTests::preamble);
     Check.test("every change to a preamble is noticed", UnitTests::changedPreamble);
@@ -131,7 +137,7 @@ public final class UnitTests {
   }
 
   /** A byte array as a Hadoop stream. */
-  private static final class Bytes extends ByteArrayInputStream implements Seekable, PositionedReadable {
+  private static class Bytes extends ByteArrayInputStream implements Seekable, PositionedReadable {
     Bytes(byte[] bytes) {
       super(bytes);
     }
@@ -197,6 +203,58 @@ public final class UnitTests {
         }
       }
     }
+  }
+
+  /** A storage that fetches ranges by itself. */
+  private static final class Ranged extends Bytes implements StreamCapabilities {
+    Ranged(byte[] bytes) {
+      super(bytes);
+    }
+
+    @Override
+    public boolean hasCapability(String capability) {
+      return capability.equals(StreamCapabilities.VECTOREDIO);
+    }
+  }
+
+  private static void readsRanges() throws Throwable {
+    byte[] key = content(32);
+    byte[] preamble = content(Preamble.SIZE_BYTES);
+    byte[] plain = content(1_000_000);
+    ByteArrayOutputStream file = new ByteArrayOutputStream();
+    file.write(preamble);
+    try (OutputStream out = tink(key).newEncryptingStream(file, preamble)) {
+      out.write(plain);
+    }
+    byte[] stored = file.toByteArray();
+    try (EncryptedInputStream in = remote(key, stored, preamble)) {
+      List<FileRange> ranges = new ArrayList<>();
+      for (int[] range : new int[][] {{999_990, 10}, {0, 1}, {5, 70_000}, {70_010, 65_600}, {400_000, 300_000}}) {
+        ranges.add(FileRange.createFileRange(range[0], range[1]));
+      }
+      for (boolean direct : new boolean[] {false, true}) {
+        in.readVectored(ranges, direct ? ByteBuffer::allocateDirect : ByteBuffer::allocate);
+        for (FileRange range : ranges) {
+          byte[] got = new byte[range.getLength()];
+          range.getData().get().get(got);
+          int from = (int) range.getOffset();
+          Check.same(Arrays.copyOfRange(plain, from, from + got.length), got);
+        }
+      }
+    }
+    stored[500_000] ^= 1;
+    try (EncryptedInputStream in = remote(key, stored, preamble)) {
+      FileRange good = FileRange.createFileRange(0, 1000);
+      FileRange bad = FileRange.createFileRange(400_000, 300_000);
+      in.readVectored(List.of(bad, good), ByteBuffer::allocate);
+      Check.same(1000, good.getData().get().remaining());
+      Check.refused("file-tampered", () -> FutureIO.awaitFuture(bad.getData()));
+    }
+  }
+
+  private static EncryptedInputStream remote(byte[] key, byte[] stored, byte[] preamble) {
+    return new EncryptedInputStream(new StoredBytes.Streamed(new FSDataInputStream(new Ranged(stored)), true, null), "f",
+        new SegmentCipher(key, header(stored), preamble), stored.length, ReadPolicy.RANDOM, null);
   }
 
   /** On a remote storage, where every thread waits: what is handed out was read ahead. */
