@@ -233,3 +233,19 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(services: Cli, small_d
     done = services.run("encrypt", str(big), str(small_disk / "vault"), "--dataset", "hospital/patients")
     done.refused(1, "disk-full", "storage-failed")
     assert list(small_disk.iterdir()) == []
+
+
+def test_patterns_and_streams_go_in_and_out(services: Cli) -> None:
+    for number in range(70):
+        services.write(f"export-{number:02}.csv", f"{number}\n")
+    done = services.json("encrypt", "export-*.csv", "patients.csv", "vault/many", "--dataset", "hospital/patients")
+    assert (done["files"], done["generation"], done["kept_files"]) == (71, 1, 0)
+    assert services.ok("decrypt", "vault/many/export-07.csv", "-").out == "7\n"
+    stream = ("encrypt", "-", "vault/stream", "--dataset", "hospital/patients")
+    assert services.run(*stream, "--name", "dump.sql", stdin="SELECT 1;\n").status == 0
+    piped = services.ok("decrypt", "vault/stream", "-")
+    assert (piped.out, "decrypted 1 file" in piped.err) == ("SELECT 1;\n", True)
+    assert services.run(*stream, stdin="x").status == 2
+    assert services.run("encrypt", "patients.csv", "--dataset", "hospital/patients").status == 2
+    services.run("encrypt", "none-*.csv", "vault/none", "--dataset", "hospital/patients").refused(2, "source-missing")
+    assert services.run("encrypt", "/dev/null", "vault/device", "--dataset", "hospital/patients").status == 2
