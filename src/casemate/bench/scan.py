@@ -18,7 +18,7 @@ from casemate.bench import machine, scan_data
 from casemate.bench.errors import BenchDirectoryError
 from casemate.bench.scan_work import FORMATS
 from casemate.bench.spark_daemons import Shape
-from casemate.bench.spark_sessions import SparkSessions, open_sessions
+from casemate.bench.spark_sessions import SparkSessions, open_sessions, processor_seconds
 from casemate.demo.sandbox import Sandbox
 from casemate.errors import UsageError
 
@@ -46,7 +46,8 @@ class Plan:
 
 @dataclass
 class ScanResult:
-    """Per format: seconds of each side and run, tasks, and whether splits and blocks are the same."""
+    """Per format: seconds of each side and run by the clock, medians of processor time, tasks, and whether splits and
+    blocks are the same."""
 
     plan: Plan
     formats: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -140,15 +141,20 @@ def _measure(sessions: SparkSessions, plan: Plan, kind: str, out: Path, shape: S
     tasks: dict[str, int] = {}
     for work, request in requests.items():
         seconds: dict[str, list[float]] = {side: [] for side in _SIDES}
+        processor: dict[str, list[float]] = {side: [] for side in _SIDES}
         for turn in range(plan.repeats + 1):
             for side in _SIDES if turn % 2 else reversed(_SIDES):
+                before = processor_seconds()
                 reply = sessions[side].ask(request(side), _SECONDS)
+                spent = processor_seconds() - before
                 if work == "scan":
                     tasks[side] = reply["tasks"]
                 if turn:  # the first one is to warm up
                     seconds[side].append(reply["seconds"])
+                    processor[side].append(spent)
         medians = {side: round(statistics.median(values), 4) for side, values in seconds.items()}
         entry[work] = {**medians, "ratio": round(medians["zone"] / medians["plain"], 4), "runs": seconds}
+        entry[work]["processor"] = {side: round(statistics.median(values), 3) for side, values in processor.items()}
     for side in _SIDES:
         shutil.rmtree(out / "written" / side / kind, ignore_errors=True)
     seen = {

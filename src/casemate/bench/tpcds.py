@@ -13,18 +13,16 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from casemate.bench import machine
 from casemate.bench.answers import difference
 from casemate.bench.errors import BenchDirectoryError
 from casemate.bench.spark_daemons import Shape
-from casemate.bench.spark_sessions import SETUPS, SparkSessions, open_sessions
+from casemate.bench.spark_sessions import SETUPS, SparkSessions, open_sessions, processor_seconds
 from casemate.bench.tpcds_data import DUCKDB, TABLES, Reference, make, spark_text
 from casemate.demo.sandbox import Sandbox
 from casemate.errors import UsageError
@@ -254,9 +252,9 @@ def _rounds(
         wrong: list[dict[str, Any]] = []
         for turn in range(0 if plan.warm_each else 1, plan.repeats + 1):
             for setup in _rotated(plan.setups, number + turn):
-                before = _processor_seconds()
+                before = processor_seconds()
                 reply = sessions[setup].ask({"op": "sql", "text": text}, _QUERY_SECONDS)
-                spent = _processor_seconds() - before
+                spent = processor_seconds() - before
                 why = difference(expected, reply["rows"])
                 if why is not None and all(entry["setup"] != setup for entry in wrong):
                     wrong.append({"query": number, "setup": setup, "why": why})
@@ -270,16 +268,6 @@ def _rounds(
         figures = "  ".join(f"{setup} {statistics.median(values):.2f}" for setup, values in seconds.items())
         state = f"{len(wrong)} WRONG" if wrong else "right"
         progress(f"query {number}: {figures} s, {state}; {done + 1}/{len(todo)}, {left / 60:.1f} min left")
-
-
-def _processor_seconds() -> float:
-    """What all processes below this one have computed; the set-ups that wait add next to nothing meanwhile."""
-    total = 0.0
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 def _rotated(setups: Sequence[str], by: int) -> list[str]:

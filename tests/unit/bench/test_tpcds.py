@@ -150,7 +150,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[st
         def sandbox(home: Path, keep: bool) -> Iterator[None]:
             yield
 
-        monkeypatch.setattr(tpcds, "_processor_seconds", iter(range(10**6)).__next__)
+        monkeypatch.setattr(tpcds, "processor_seconds", iter(range(10**6)).__next__)
         monkeypatch.setattr(tpcds, "_WARM_UP", ())
         monkeypatch.setattr(tpcds, "make", lambda *_: reference)
         monkeypatch.setattr(tpcds, "prepare", lambda *_: {})
