@@ -20,7 +20,7 @@ from casemate.data.errors import IntegrityError
 from casemate.data.zones import local_uri
 from casemate.model import DatasetName
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]  # two applications on two cores
 
 JAR = Path(__file__).resolve().parents[3] / "src/casemate/jars/casemate-spark.jar"
 PATIENTS = DatasetName.parse("hospital/patients")
