@@ -1,7 +1,7 @@
 """Fetch Hadoop's S3A file system for the tests of zones on ``s3a://``.
 
 The only package that carries its jars is the source distribution of ``sagemaker-pyspark`` (170 MB); nothing of it is
-built or installed. Usage: ``python scripts/fetch_hadoop_aws.py DIRECTORY``, then set ``TEST_HADOOP_AWS_JARS=DIRECTORY``.
+built or installed. Usage: ``python scripts/fetch_hadoop_aws.py DIRECTORY``, then set TEST_HADOOP_AWS_JARS to it.
 """
 
 from __future__ import annotations
