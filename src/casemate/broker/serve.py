@@ -22,8 +22,11 @@ import uvicorn
 
 from casemate.broker.app import create_app
 from casemate.broker.errors import ListenFailedError
+from casemate.broker.setup import initialise
 from casemate.broker.state import StateDirectory, open_broker, read_passphrase
+from casemate.broker.storage.postgres import require_no_password
 from casemate.broker.tls import server_context
+from casemate.crypto.jwk import jwk_from_pem
 from casemate.errors import CasemateError, FailedError
 
 __all__ = ["main", "serve"]
@@ -121,6 +124,12 @@ def _logging() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def _set_up(arguments: argparse.Namespace) -> None:
+    passphrase = None if arguments.passphrase_file is None else read_passphrase(arguments.passphrase_file)
+    administrator = jwk_from_pem(arguments.administrator.read_bytes())
+    initialise(arguments.state, administrator, passphrase=passphrase, database_url=arguments.database_url)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m casemate.broker.serve", description="Run a Casemate broker.")
@@ -129,7 +138,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     parser.add_argument("--name", action="append", default=[], help="further name (or name:port) of this broker")
     parser.add_argument("--passphrase-file", type=Path, help="file with the root key's passphrase")
-    parser.add_argument("--database-url", help="SQLAlchemy URL (default: SQLite in the state directory)")
+    parser.add_argument(
+        "--database-url",
+        help="postgresql://HOST/NAME, its password in PGPASSFILE (default: SQLite in the state directory)",
+    )
+    parser.add_argument(
+        "--administrator", type=Path, help="set up what is missing, with this public key (PEM) as an administrator"
+    )
     parser.add_argument("--trust", type=Path, help="trust anchors (default: `trust` in the state directory)")
     parser.add_argument(
         "--collateral",
@@ -146,6 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _stop)
     _logging()
     try:
+        if arguments.database_url is not None:
+            require_no_password(arguments.database_url)
+        if arguments.administrator is not None:
+            _set_up(arguments)
         serve(
             StateDirectory(arguments.state),
             host=arguments.host,

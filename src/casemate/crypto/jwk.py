@@ -14,11 +14,22 @@ from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x448, x25519
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from casemate.crypto.canonical import canonical_json
 from casemate.crypto.errors import InvalidKeyError
 
-__all__ = ["Jwk", "PublicKey", "b64decode", "b64encode", "ec_jwk", "public_jwk", "read_public_key", "thumbprint"]
+__all__ = [
+    "Jwk",
+    "PublicKey",
+    "b64decode",
+    "b64encode",
+    "ec_jwk",
+    "jwk_from_pem",
+    "public_jwk",
+    "read_public_key",
+    "thumbprint",
+]
 
 Jwk = dict[str, Any]
 """A public JSON Web Key as a plain dict."""
@@ -93,6 +104,17 @@ def public_jwk(public: Jwk) -> Jwk:
 def thumbprint(public: Jwk) -> str:
     """RFC 7638 SHA-256 thumbprint, base64url without padding."""
     return read_public_key(public).thumbprint
+
+
+def jwk_from_pem(pem: bytes) -> Jwk:
+    """The P-256 public key in a PEM file (SubjectPublicKeyInfo); raises ``InvalidKeyError``, also for a private key."""
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise InvalidKeyError("public key: need PEM that begins with BEGIN PUBLIC KEY") from exc
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidKeyError("public key: need P-256")
+    return public_jwk(ec_jwk(key))
 
 
 def ec_jwk(key: ec.EllipticCurvePublicKey) -> Jwk:

@@ -249,6 +249,25 @@ def test_sigterm_ends_with_status_zero_and_finishes_what_is_under_way(own_broker
 # --- setting up ---
 
 
+def test_a_broker_sets_itself_up_for_an_administrator(tmp_path: Path, machine: Machine) -> None:
+    broker = RunningBroker(tmp_path / "state", machine)
+    private = tmp_path / "admin.pem"
+    private.write_bytes(broker.admin_key.to_pem())
+    status, said = run(broker.state, "--administrator", str(private))
+    assert (status, "BEGIN PUBLIC KEY" in said) == (1, True)
+    assert not broker.state.exists()
+    public = tmp_path / "admin.pub.pem"
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    try:
+        for _ in range(2):
+            broker.start("--administrator", str(public))
+            with broker.client(broker.admin_key) as admin:
+                assert admin.owners() == []
+            assert broker.stop() == 0
+    finally:
+        broker.stop(signal.SIGKILL)
+
+
 def test_setting_up_twice_changes_nothing(tmp_path: Path) -> None:
     admin = KeyPair.generate()
     state = initialise(tmp_path / "state", admin.public)

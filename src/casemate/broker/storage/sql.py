@@ -1,12 +1,13 @@
 """The repository over SQLAlchemy Core. One URL decides: ``sqlite:///…`` (the embedded default) or PostgreSQL.
 
 SQLite runs in WAL mode with every commit flushed to disk; a writing transaction takes the write lock when it begins,
-so that nothing it read can change under it. Other databases run at isolation level SERIALIZABLE.
+so that nothing it read can change under it. How PostgreSQL does the same: ``postgres``.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Table, bindparam, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,
+)
 
+from casemate.broker.errors import RequestMalformedError, StorageDriverError, StorageUnreachableError
 from casemate.broker.storage import schema as t
+from casemate.broker.storage.postgres import open_postgres
 from casemate.broker.storage.repository import (
     AttestedRow,
     CheckpointRow,
@@ -35,6 +46,7 @@ from casemate.crypto.jose import Jwk
 
 __all__ = ["SqlRepository", "SqlTransaction", "open_engine"]
 
+_log = logging.getLogger("casemate.broker.storage")
 _HASH_SIZE = 32  # bytes
 _ENDED_GRANTS = 32  # looked at beside the live ones, so that a refusal can say which one ended
 
@@ -85,10 +97,13 @@ _LATEST_CHECKPOINT = select(t.audit_checkpoints).order_by(t.audit_checkpoints.c.
 
 
 def open_engine(url: str | URL) -> Engine:
-    """An engine with the settings the broker relies on."""
-    parsed = make_url(url)
+    """An engine with the settings the broker relies on; raises ``StorageDriverError``."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as exc:
+        raise StorageDriverError("database URL: need sqlite:///PATH or postgresql://HOST/NAME") from exc
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, isolation_level="SERIALIZABLE", pool_pre_ping=True)
+        return open_postgres(parsed)
     engine = create_engine(parsed, pool_size=16, max_overflow=32, connect_args={"timeout": 10})
 
     @event.listens_for(engine, "connect")
@@ -112,6 +127,23 @@ def open_engine(url: str | URL) -> Engine:
     return engine
 
 
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Foreign exceptions stop here: ``StorageUnreachableError``; ``RequestMalformedError`` for what no column holds."""
+    try:
+        yield
+    except DataError as exc:
+        raise RequestMalformedError("a value is longer, or of another form, than the broker stores") from exc
+    except (OperationalError, InterfaceError, TimeoutError) as exc:
+        _log.error("database: %s", _reason(exc))
+        raise StorageUnreachableError("the broker's database did not answer") from exc
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """What the driver says, without a statement's values."""
+    return " ".join(str(getattr(error, "orig", error)).split())[:300]
+
+
 class SqlRepository:
     """Implements ``Repository``. Thread-safe; the tables have to exist (``migrate.upgrade``)."""
 
@@ -121,12 +153,12 @@ class SqlRepository:
 
     @contextmanager
     def reading(self) -> Iterator[SqlTransaction]:
-        with self.engine.connect() as connection, connection.begin():
+        with _reached(), self.engine.connect() as connection, connection.begin():
             yield SqlTransaction(connection)
 
     @contextmanager
     def writing(self) -> Iterator[SqlTransaction]:
-        with self._writer, self.engine.connect() as connection:
+        with _reached(), self._writer, self.engine.connect() as connection:
             connection = connection.execution_options(casemate_writes=True)
             with connection.begin():
                 yield SqlTransaction(connection)
