@@ -27,7 +27,7 @@ from casemate.data.errors import (
 from casemate.data.fileid import FileIds, Origin
 from casemate.data.generations import Generation, GenerationRecords
 from casemate.data.keys import KeyProvider
-from casemate.data.local import AtomicFile
+from casemate.data.local import AtomicFile, sync_file_system, sync_files
 from casemate.data.manifest import is_hidden
 from casemate.data.objects import ObjectWriter, object_store
 from casemate.data.reader import EncryptedReader
@@ -43,6 +43,7 @@ __all__ = ["ZoneReader", "ZoneSession", "ZoneWriter"]
 T = TypeVar("T")
 
 COMMIT_MARKER = "_SUCCESS"  # Hadoop's committers and engines create it when a directory is complete
+_FEW_FILES = 64  # up to so many are made durable one by one, more by one wait for the whole file system
 _BUFFER = 65536  # bytes; for reads in small pieces, larger ones bypass it
 
 
@@ -61,7 +62,7 @@ class ZoneWriter(EncryptedWriter):
         self._session = session
         self._located = located
         self._zone = zone
-        self._file = _new_file(located.uri, exclusive=exclusive)
+        self._file = _new_file(located.uri, exclusive=exclusive, durable=session.durable_files)
         self.name = located.uri
         try:
             super().__init__(self._file.raw, session.keys, zone.dataset, place=(session.ids, located.uri))
@@ -87,11 +88,11 @@ class ZoneWriter(EncryptedWriter):
             self._session.commit(self._located.uri.rpartition("/")[0])
 
 
-def _new_file(uri: str, *, exclusive: bool) -> AtomicFile | ObjectWriter:
+def _new_file(uri: str, *, exclusive: bool, durable: bool) -> AtomicFile | ObjectWriter:
     path = local_path(uri)
     if path is None:
         return object_store(uri).create(uri, exclusive=exclusive)
-    return AtomicFile(Path(path), exclusive=exclusive)
+    return AtomicFile(Path(path), exclusive=exclusive, durable=durable)
 
 
 def _path(uri: str) -> Path:
@@ -118,6 +119,8 @@ class ZoneSession:
         self.keys = keys
         self.ids = FileIds(job)
         self.changes = Changes()
+        self.durable_files = True
+        """Whether every file is on the disk when it is closed, or only when ``commit_changes`` says so."""
         self._records = records
         self._strict = StrictReads(keys, records, self.ids) if strict else None
         self._report = report
@@ -286,6 +289,8 @@ class ZoneSession:
         """Commit every directory of a zone in which this process changed something: the nearest that was committed
         before, else the whole zone. Raises as ``commit``."""
         strict, changed = self._strict, self.changes.within(zone.prefix)
+        if not self.durable_files and (len(changed) <= _FEW_FILES or not sync_file_system(_path(zone.prefix))):
+            sync_files(_path(f"{zone.prefix}/{path}") for path in changed)
         places = set() if strict is not None and changed else {zone.prefix}
         for path in changed:
             governed = self._nearest(strict, f"{zone.prefix}/{path}", zone) if strict is not None else None

@@ -18,7 +18,7 @@ from pathlib import Path
 from casemate.crypto.canonical import sha256_hex
 from casemate.data.errors import DestinationExistsError, StorageFailedError
 from casemate.data.generations import Generation
-from casemate.data.local import locked, stored_manifests, sync_directory
+from casemate.data.local import locked, stored_manifests, sync_directory, sync_file_system
 from casemate.data.manifest import manifest_path
 
 __all__ = ["JOURNAL", "Stage", "staging", "storage_errors"]
@@ -67,7 +67,7 @@ class Stage:
 
     def make_durable(self, *, all_at_once: bool) -> None:
         """Wait until what was made is on the disk: file by file was done before, or everything now."""
-        if all_at_once and _sync_file_system(self.root):
+        if all_at_once and sync_file_system(self.root):
             return
         for directory, _, names in os.walk(self.root):
             for name in names if all_at_once else []:
@@ -117,21 +117,6 @@ class Stage:
                 old.rename(destination)
 
         return undo
-
-
-def _sync_file_system(directory: Path) -> bool:
-    """Write out the whole file system (Linux ``syncfs``): one wait instead of one for each of very many files."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "syncfs"):
-        return False
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(directory))
-    finally:
-        os.close(descriptor)
-    return True
 
 
 @contextlib.contextmanager

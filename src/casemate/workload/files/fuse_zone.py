@@ -19,6 +19,7 @@ import mfusepy
 
 from casemate.data.errors import StorageFailedError, UnsupportedOperationError
 from casemate.data.filesystem import ZoneFileSystem
+from casemate.data.local import sync_files
 from casemate.data.session import ZoneSession
 from casemate.data.zones import local_path
 from casemate.errors import CasemateError, RefusedError, UsageError
@@ -214,7 +215,10 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
 
     @_answering
     def fsync(self, path: str, datasync: int, fh: int) -> int:
-        self._handles[fh].store()
+        content = self._handles[fh]
+        content.store()
+        if content.path is not None:
+            sync_files([Path(content.path)])
         return 0
 
     def release(self, path: str, fh: int) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from casemate.data.client import AgentClient, AgentSession
+from casemate.data.keys import RememberedKeys
 from casemate.data.session import ZoneSession
 from casemate.data.zones import is_within, local_path
 from casemate.errors import CasemateError, FailedError
@@ -209,6 +210,7 @@ def _serve(
 
 def _serve_until_unmounted(zone: Zone, connection: int, control: socket.socket, *, page_cache: bool) -> int:
     session = ZoneSession.from_environment()
+    session.keys, session.durable_files = RememberedKeys(session.keys), False  # a program says when: fsync, or its end
     try:
         import mfusepy
 

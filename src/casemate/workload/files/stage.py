@@ -25,6 +25,7 @@ from casemate.data.client import AgentClient
 from casemate.data.errors import OutsideZonesError, StorageFailedError, UnsupportedOperationError, ZoneAccessError
 from casemate.data.filesystem import ZoneFileSystem
 from casemate.data.format import stored_size
+from casemate.data.keys import RememberedKeys
 from casemate.data.session import ZoneSession
 from casemate.data.zones import ZoneMap, is_within, local_path, normalise
 from casemate.errors import CasemateError, FailedError, UsageError
@@ -61,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     keep_descendants()
     try:
         session = ZoneSession.from_environment()
+        session.keys, session.durable_files = RememberedKeys(session.keys), False
         files = ZoneFileSystem(session)
         copies = copies_of(agent.session().zones, place)
         fill(files, copies)
