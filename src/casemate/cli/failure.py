@@ -77,7 +77,7 @@ def report(exc: BaseException) -> int:
         traceback.print_exception(exc)
     error = as_casemate_error(exc)
     if error is None:
-        error = FailedError(f"internal error: {type(exc).__name__}: {exc}")
+        error = FailedError(f"internal error: {type(exc).__name__}: {_words(exc)}")
         hint = "this is a defect of Casemate; run again with CASEMATE_DEBUG=1 and report what it prints"
     else:
         hint = _hint(error)
@@ -112,3 +112,11 @@ def _with_refusal(fix: str, refusal_id: str | None) -> str:
     if "<refusal id>" in fix:
         return fix.replace("<refusal id>", refusal_id)
     return f"{fix} `casemate explain {refusal_id}` shows every clause.".strip()
+
+
+def _words(exc: BaseException) -> str:
+    """What an exception says; some of other libraries' raise another one when they are asked."""
+    try:
+        return str(exc)
+    except Exception:  # the first one is what matters
+        return "it does not say what"
