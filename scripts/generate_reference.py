@@ -134,6 +134,29 @@ def formats_page() -> str:
     return "\n".join(lines)
 
 
+def ways_page() -> str:
+    """What becomes of odd files and paths by every way into a zone, from the table that tests compare with."""
+    from tests.support.ways import CASES, TABLE, WAYS
+
+    lines = [
+        NOTE,
+        "# Odd files and paths",
+        "",
+        "What a program sees in a zone, by the way it goes in. *As plain*: the same as on plain storage, which tests",
+        "compare. Anything else is a refusal, by its [code](errors.md) or, to a program that only knows plain files,",
+        "by the error of the system.",
+        "",
+        f"| | {' | '.join(WAYS.values())} |",
+        f"| --- |{' --- |' * len(WAYS)}",
+        *(f"| {CASES[case]} | {' | '.join(TABLE[case][way] for way in WAYS)} |" for case in CASES),
+        "",
+        "Links in what is *encrypted* are followed: what they lead to is encrypted. A program on staged copies opens",
+        "other paths as they are; only a mount makes everything else read-only.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a page is stale")
@@ -141,6 +164,7 @@ def main() -> int:
     stale = []
     pages = {"reference/errors.md": errors_page(), "reference/cli.md": cli_page(), "adr/index.md": decisions_page()}
     pages["reference/formats.md"] = formats_page()
+    pages["reference/odd-files.md"] = ways_page()
     for name, content in pages.items():
         page = ROOT / "docs" / name
         if page.is_file() and page.read_text(encoding="utf-8") == content:
