@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -10,54 +9,52 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.stage import Job, Stage
+from tests.support.fake_agent import FakeAgent
+from tests.support.plain_programs import BOTH, Programs, needs_fuse
 
-from casemate.model import Access
-from casemate.workload.build import zone_entry
+from casemate.data.dataset import decrypt_tree, encrypt_tree
+from casemate.model import DatasetName
 
 CANARY = "Ada-Lovelace-0815"
-
-needs_fuse = pytest.mark.skipif(
-    not os.access("/dev/fuse", os.R_OK | os.W_OK) or not any(Path("/usr/lib").rglob("libfuse3.so.3")),
-    reason="no /dev/fuse or no libfuse3 here",
-)
-BOTH = pytest.mark.parametrize("how", [pytest.param("mount", marks=needs_fuse), "stage"])
+PATIENTS = DatasetName.parse("hospital/patients")
+NAMES = ("shell", "sqlite", "c", "r", "nowhere")
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with Stage(tmp_path_factory.mktemp("stage")) as stage:
-        plain = stage.root / "plain"
-        (plain / "ä b").mkdir(parents=True)
-        (plain / "rows.csv").write_text("id,name\n" + "".join(f"{i},{CANARY}\n" for i in range(20_000)))
-        (plain / "ä b" / "empty").touch()
-        with sqlite3.connect(plain / "base.db") as base:
-            base.execute("create table visits (id integer primary key, name text)")
-            base.executemany("insert into visits values (?, ?)", [(i, CANARY) for i in range(5000)])
-        base.close()
-        stage.encrypt("patients", plain, stage.root / "vault" / "patients")
-        yield stage
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    base = tmp_path_factory.mktemp("programs")
+    plain = base / "plain"
+    (plain / "ä b").mkdir(parents=True)
+    (plain / "rows.csv").write_text("id,name\n" + "".join(f"{i},{CANARY}\n" for i in range(20_000)))
+    (plain / "ä b" / "empty").touch()
+    with sqlite3.connect(plain / "base.db") as visits:
+        visits.execute("create table visits (id integer primary key, name text)")
+        visits.executemany("insert into visits values (?, ?)", [(i, CANARY) for i in range(5000)])
+    visits.close()
+    places = [f"{name}-{how}" for name in NAMES for how in ("mount", "stage")]
+    zones = [FakeAgent.zone(base / place, f"hospital/{place}") for place in places]
+    with Programs(base, [FakeAgent.zone(base / "patients", str(PATIENTS), "read"), *zones]) as programs:
+        keys, records = programs.agent.keys, programs.agent.records
+        encrypt_tree(plain, base / "patients", dataset=PATIENTS, keys=keys, records=records)
+        yield programs
 
 
-def run(stage: Stage, how: str, script: str, *, name: str, compiled: Path | None = None) -> Job:
-    """A shell script as the job's program; its arguments are the zone it reads and the one it writes."""
-    program = compiled or stage.root / f"{name}.sh"
-    if compiled is None:
-        program.write_text(f"#!/bin/sh\nset -eu\n{script}\n")
-    zones = [
-        zone_entry(stage.dataset("patients"), str(stage.root / "vault" / "patients"), Access.READ),
-        zone_entry(stage.dataset(f"report-{name}"), str(stage.root / "vault" / name), Access.READ | Access.WRITE),
-    ]
-    job = stage.job(
-        program,
-        ["vault/patients", f"vault/{name}"],
-        zones,
-        engine="plain",
-        command=("{program}", "{args}"),
-        engine_settings={"files": how},
-    )
-    stage.run(job)
-    return job
+def run(programs: Programs, how: str, script: str, *, name: str, compiled: Path | None = None) -> str:
+    """Run a shell script, whose arguments are the zone it reads and the one it writes; what it printed."""
+    arguments = ["patients", f"{name}-{how}"]
+    if compiled is not None:
+        ran = programs.run(how, [str(compiled), *arguments])
+    else:
+        ran = programs.shell(how, script, *arguments)
+    assert ran.status == 0, ran
+    return ran.output
+
+
+def decrypted(programs: Programs, place: str, target: Path) -> Path:
+    """A copy of what was committed, after a look that nothing of it is stored in clear."""
+    assert CANARY.encode() not in stored(programs.base / place)
+    decrypt_tree(programs.base / place, target, keys=programs.agent.keys, records=programs.agent.records)
+    return target
 
 
 def stored(directory: Path) -> bytes:
@@ -65,7 +62,7 @@ def stored(directory: Path) -> bytes:
 
 
 @BOTH
-def test_shell_tools_read_and_write_a_zone_under_its_own_path(stage: Stage, tmp_path: Path, how: str) -> None:
+def test_shell_tools_read_and_write_a_zone_under_its_own_path(programs: Programs, tmp_path: Path, how: str) -> None:
     script = """
     wc -l < "$1/rows.csv"; ls "$1"; test -e "$1/ä b/empty"; test ! -s "$1/ä b/empty"
     cat "$1/rows.csv" > "$2/copy.csv"
@@ -73,13 +70,10 @@ def test_shell_tools_read_and_write_a_zone_under_its_own_path(stage: Stage, tmp_
     cp -p "$2/copy.csv" "$2/second.csv"; mv "$2/second.csv" "$2/deep/moved.csv"; cmp "$2/copy.csv" "$2/deep/moved.csv"
     touch "$2/gone"; rm "$2/gone"; printf x | dd of="$2/copy.csv" bs=1 seek=3 conv=notrunc 2>/dev/null
     """
-    job = run(stage, how, script, name=f"shell-{how}")
-    assert job.outcome.outcome == "done", (job.outcome, job.output)
-    assert "20001" in job.output
-    vault = stage.root / "vault" / f"shell-{how}"
-    assert CANARY.encode() not in stored(vault)
-    stage.decrypt(vault, tmp_path / "clear")
-    original = (stage.root / "plain" / "rows.csv").read_bytes()
+    output = run(programs, how, script, name="shell")
+    assert "20001" in output
+    decrypted(programs, f"shell-{how}", tmp_path / "clear")
+    original = (programs.base / "plain" / "rows.csv").read_bytes()
     assert (tmp_path / "clear" / "copy.csv").read_bytes() == original[:3] + b"x" + original[4:]
     assert (tmp_path / "clear" / "deep" / "moved.csv").read_bytes() == original
     assert (tmp_path / "clear" / "deep" / "last").read_text() == f"19999,{CANARY}\nmore\n"
@@ -87,7 +81,7 @@ def test_shell_tools_read_and_write_a_zone_under_its_own_path(stage: Stage, tmp_
 
 
 @BOTH
-def test_a_database_is_read_changed_in_place_and_made(stage: Stage, tmp_path: Path, how: str) -> None:
+def test_a_database_is_read_changed_in_place_and_made(programs: Programs, tmp_path: Path, how: str) -> None:
     script = """
     python3 - "$1/base.db" "$2/new.db" <<'END'
 import sqlite3, sys
@@ -104,12 +98,9 @@ new.execute("vacuum")
 new.close()
 END
     """
-    job = run(stage, how, script, name=f"sqlite-{how}")
-    assert job.outcome.outcome == "done", (job.outcome, job.output)
-    assert "rows 5000" in job.output
-    vault = stage.root / "vault" / f"sqlite-{how}"
-    assert CANARY.encode() not in stored(vault)
-    stage.decrypt(vault, tmp_path / "clear")
+    output = run(programs, how, script, name="sqlite")
+    assert "rows 5000" in output
+    decrypted(programs, f"sqlite-{how}", tmp_path / "clear")
     assert sorted(path.name for path in (tmp_path / "clear").iterdir()) == ["new.db"]
     with sqlite3.connect(tmp_path / "clear" / "new.db") as base:
         assert base.execute("select count(*) from visits where name = 'nobody'").fetchone() == (51,)
@@ -141,18 +132,17 @@ int main(int argc, char **argv) {
 
 @BOTH
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
-def test_a_c_program_reads_and_writes(stage: Stage, tmp_path: Path, how: str) -> None:
+def test_a_c_program_reads_and_writes(programs: Programs, tmp_path: Path, how: str) -> None:
     (tmp_path / "count.c").write_text(C_PROGRAM)
     subprocess.run(["cc", "-o", tmp_path / f"count-{how}", tmp_path / "count.c"], check=True)
-    job = run(stage, how, "", name=f"c-{how}", compiled=tmp_path / f"count-{how}")
-    assert job.outcome.outcome == "done", (job.outcome, job.output)
-    stage.decrypt(stage.root / "vault" / f"c-{how}", tmp_path / "clear")
+    run(programs, how, "", name="c", compiled=tmp_path / f"count-{how}")
+    decrypted(programs, f"c-{how}", tmp_path / "clear")
     assert (tmp_path / "clear" / "count").read_text() == "20000   "
 
 
 @BOTH
 @pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed (Debian: r-base-core)")
-def test_an_r_program_reads_and_writes(stage: Stage, tmp_path: Path, how: str) -> None:
+def test_an_r_program_reads_and_writes(programs: Programs, tmp_path: Path, how: str) -> None:
     script = """
     cat > "$TMPDIR/program.R" <<'END'
 paths <- commandArgs(trailingOnly = TRUE)
@@ -163,50 +153,20 @@ stopifnot(identical(readRDS(file.path(paths[2], "rows.rds")), rows))
 END
     Rscript "$TMPDIR/program.R" "$1" "$2"
     """
-    job = run(stage, how, script, name=f"r-{how}")
-    assert job.outcome.outcome == "done", (job.outcome, job.output)
-    stage.decrypt(stage.root / "vault" / f"r-{how}", tmp_path / "clear")
+    run(programs, how, script, name="r")
+    decrypted(programs, f"r-{how}", tmp_path / "clear")
     assert (tmp_path / "clear" / "sums.csv").read_text() == f'"name","id"\n"{CANARY}",199990000\n'
 
 
 @needs_fuse
-def test_a_mounted_program_can_write_nowhere_else_but_into_private_memory(stage: Stage) -> None:
+def test_a_mounted_program_can_write_nowhere_else_but_into_private_memory(programs: Programs) -> None:
     script = f"""
-    for place in /tmp {stage.root} /dev/shm "$1"; do
+    for place in /tmp {programs.base} /dev/shm "$1"; do
       if (echo plain > "$place/spilled") 2>/dev/null; then echo "WRITTEN in $place"; fi
     done
     echo kept > "$TMPDIR/file"; cat "$TMPDIR/file"; echo done > "$2/done"
     """
-    job = run(stage, "mount", script, name="nowhere")
-    assert job.outcome.outcome == "done", (job.outcome, job.output)
-    assert "WRITTEN" not in job.output
-    assert "kept" in job.output
+    output = run(programs, "mount", script, name="nowhere")
+    assert "WRITTEN" not in output
+    assert "kept" in output
     assert not Path("/tmp/spilled").exists()
-
-
-@BOTH
-def test_a_damaged_file_fails_the_program_and_the_job(stage: Stage, how: str) -> None:
-    victim = stage.root / "vault" / "patients" / "rows.csv"
-    good = victim.read_bytes()
-    victim.write_bytes(good[:-40] + bytes([good[-40] ^ 1]) + good[-39:])
-    try:
-        job = run(stage, how, 'cat "$1/rows.csv" > "$2/copy.csv" || true', name=f"damaged-{how}")
-    finally:
-        victim.write_bytes(good)
-    assert (job.outcome.outcome, job.outcome.code) == ("refused", "file-tampered"), job.output
-    assert str(victim) in job.outcome.message
-
-
-@BOTH
-def test_a_program_that_fails_commits_nothing(stage: Stage, how: str) -> None:
-    job = run(stage, how, 'echo half > "$2/half"; exit 7', name=f"fails-{how}")
-    assert (job.outcome.outcome, job.outcome.code) == ("failed", "program-ended")
-    assert not list((stage.root / "vault" / f"fails-{how}").rglob("manifest-*"))
-
-
-@needs_fuse
-def test_nothing_is_mounted_when_the_job_has_ended_even_with_children_left_behind(stage: Stage) -> None:
-    job = run(stage, "mount", '(sleep 300 & ) ; echo kept > "$2/kept"', name="left")
-    assert job.outcome.outcome == "done", (job.outcome, job.output)
-    assert "casemate" not in Path("/proc/self/mounts").read_text().replace(str(stage.root), "")
-    assert list((stage.root / "vault" / "left").rglob("manifest-*"))
