@@ -32,6 +32,7 @@ from casemate.engines.spark_conf import (
 )
 from casemate.engines.spark_home import SparkHome, find_spark
 from casemate.engines.spark_parquet import FACTORY
+from casemate.engines.spark_submit import ENVIRONMENT, is_direct, submit_argv
 from casemate.engines.spark_tls import SparkIdentity, write_identity
 from casemate.model import Role
 from casemate.workload.manifest import WorkloadManifest
@@ -121,4 +122,9 @@ def _driver(
     def find(name: str) -> Path | None:
         return home.spark / "bin" / name if name in _PROGRAMS else None
 
-    return Launch(expand(session, environment, find), environment, session.manifest.working_directory)
+    argv = expand(session, environment, find)
+    if is_direct(session.manifest.command, own):
+        arguments = session.manifest.arguments
+        environment |= ENVIRONMENT
+        argv = submit_argv(home, configuration, session.program, arguments, options=options, conf=own)
+    return Launch(argv, environment, session.manifest.working_directory)
