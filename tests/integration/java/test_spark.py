@@ -14,6 +14,7 @@ import pytest
 from tests.support.damage import damages
 from tests.support.dataset_attacks import ATTACKS, Scene, refusal
 from tests.support.fake_agent import FakeAgent
+from tests.support.ways import BIG, PLAIN, TABLE, make_big_file, make_odd_files
 from tests.support.zone_spark import zone_spark
 
 from casemate.data.dataset import encrypt_tree, verify_tree
@@ -228,6 +229,58 @@ def test_empty_data_and_strange_names_behave_as_on_plain_storage(job: Job, path:
     assert job.session.read.parquet(str(target)).count() == 10
     (path / "empty").mkdir()
     assert job.session.read.schema("a int").json(str(path / "empty")).count() == 0
+
+
+def test_odd_files_and_paths_are_as_the_table_in_the_documentation_says(job: Job, path: Path) -> None:
+    plain, zone = job.base / "outside" / "ways", job.ro / "ways"
+    make_odd_files(plain, many=1000)  # with all of them each reading takes Spark many seconds
+    encrypt_tree(plain, zone, dataset=PATIENTS, keys=job.agent.keys, records=job.agent.records)
+
+    def content(root: Path, name: str) -> Any:
+        rows = job.session.read.format("binaryFile").option("recursiveFileLookup", True).load(str(root / name))
+        return sorted((row.path.rpartition("/ways/")[2], row.length, bytes(row.content)) for row in rows.collect())
+
+    def look(root: Path) -> dict[str, Any]:
+        empty = job.session.read.schema("a int").json(str(root / "empty-directory"))
+        no_rows = job.session.read.option("header", True).csv(str(root / "no-rows.csv"))
+        many = job.session.read.text(str(root / "many")).selectExpr("count(*)", "sum(cast(value as long))")
+        return {
+            "unknown": content(root, "unknown.xyz"),
+            "empty": (content(root, "empty"), job.session.read.text(str(root / "empty")).count()),
+            "empty-directory": empty.count(),
+            "no-rows": (no_rows.columns, no_rows.count()),
+            "names": content(root, "a b"),
+            "many": [tuple(row) for row in many.collect()],
+            "dots-inside": content(root, "a b/../many/../unknown.xyz"),
+        }
+
+    cost = "spark.sql.files.openCostInBytes"
+    before = job.session.conf.get(cost)
+    job.session.conf.set(cost, "16")
+    try:
+        expected, got = look(plain), look(zone)
+    finally:
+        job.session.conf.set(cost, before)
+    assert {case: TABLE[case]["spark"] for case in got} == dict.fromkeys(got, PLAIN)
+    for case in got:
+        assert got[case] == expected[case], case
+    (zone / "link-out").symlink_to("/etc/hostname")
+    assert TABLE["link-out"]["spark"].strip("`") in fails(lambda: content(zone, "link-out"))
+    leaked = f"{job.rw}/../outside/leaked"
+    assert TABLE["dots-out"]["spark"].strip("`") in fails(lambda: job.rows(1).write.csv(leaked))
+    assert not (job.base / "outside" / "leaked").exists()
+    marks = {2**31 + 5: b"beyond 2^31", 2**32 + 7: b"beyond 2^32", BIG - 3: b"end"}
+    make_big_file(path / "big", job.agent.keys.current_key(PATIENTS), marks)
+    jvm = job.session._jvm
+    place = jvm.org.apache.hadoop.fs.Path(f"file://{path}/big")
+    files = place.getFileSystem(job.session._jsc.hadoopConfiguration())
+    assert files.getFileStatus(place).getLen() == BIG
+    stream = files.open(place)
+    for offset, mark in marks.items():
+        stream.seek(offset)
+        assert bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(stream, len(mark))) == mark
+    stream.close()
+    (path / "big").unlink()
 
 
 def test_nothing_is_written_outside_the_zones(job: Job) -> None:
