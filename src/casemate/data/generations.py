@@ -27,7 +27,6 @@ class Generation:
         if self.number < 0 or (self.number == 0) != (self.digest is None):
             raise ValueError(f"generation {self.number} with digest {self.digest!r}: 0 and no digest go together")
 
-
     @property
     def holds_files(self) -> bool:
         """Whether there is a manifest for it: something was committed, and not deleted since."""
