@@ -20,7 +20,8 @@ from casemate.files import write_whole
 __all__ = ["DEFAULT_PORT", "ConfigInvalidError", "Settings"]
 
 DEFAULT_PORT = 7443
-_SECTIONS = {"broker": ("url", "ca"), "tee_host": ("socket",)}
+_SECTIONS = {"broker": ("url", "ca", "audience"), "tee_host": ("socket",)}
+_LISTS = frozenset({"broker.audience"})
 
 
 class ConfigInvalidError(UsageError):
@@ -38,6 +39,7 @@ class Settings:
     broker_url: str = f"https://127.0.0.1:{DEFAULT_PORT}"
     broker_ca: Path = Path("broker/ca.pem")
     tee_socket: Path = Path("run/tee-host.sock")
+    audiences: tuple[str, ...] = ()  # relying parties that the embedded broker's tokens are for, too
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -107,8 +109,11 @@ class Settings:
     def save(self) -> None:
         """Write ``config.json`` in one step; paths below ``home`` are written relative to it."""
         self.prepare()
+        broker: dict[str, Any] = {"url": self.broker_url, "ca": self._relative(self.broker_ca)}
+        if self.audiences:
+            broker["audience"] = list(self.audiences)
         value = {
-            "broker": {"url": self.broker_url, "ca": self._relative(self.broker_ca)},
+            "broker": broker,
             "tee_host": {"socket": self._relative(self.tee_socket)},
         }
         write_whole(self.config_path, (json.dumps(value, indent=2) + "\n").encode(), mode=0o644)
@@ -134,7 +139,10 @@ def _parse(text: str, defaults: Settings) -> Settings:
             if name not in _SECTIONS[section]:
                 known = ", ".join(_SECTIONS[section])
                 raise ConfigInvalidError(f"{where}: unknown member {section}.{name}, know {known}")
-            if not isinstance(content, str) or not content:
+            if f"{section}.{name}" in _LISTS:
+                if not isinstance(content, list) or not all(isinstance(item, str) and item for item in content):
+                    raise ConfigInvalidError(f"{where}: {section}.{name}: need a list of non-empty strings")
+            elif not isinstance(content, str) or not content:
                 raise ConfigInvalidError(f"{where}: {section}.{name}: need a non-empty string, got {content!r}")
     broker, tee_host = value.get("broker", {}), value.get("tee_host", {})
     url = broker.get("url", defaults.broker_url).rstrip("/")
@@ -144,6 +152,7 @@ def _parse(text: str, defaults: Settings) -> Settings:
         broker_url=url,
         broker_ca=defaults.home / broker.get("ca", defaults.broker_ca),
         tee_socket=defaults.home / tee_host.get("socket", defaults.tee_socket),
+        audiences=tuple(broker.get("audience", ())),
     )
 
 

@@ -6,7 +6,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,13 +56,20 @@ def tee_host_answers(settings: Settings) -> bool:
     return False
 
 
-def bring_up(settings: Settings, *, port: int | None = None, say: Callable[[str], None], tied: bool = False) -> Running:
+def bring_up(
+    settings: Settings,
+    *,
+    port: int | None = None,
+    audiences: Sequence[str] | None = None,
+    say: Callable[[str], None],
+    tied: bool = False,
+) -> Running:
     """Set up what is missing and start what does not run; wait until both answer. Doing it again changes nothing.
 
     ``tied``: the processes end with this one. Whatever goes wrong, what this call started is stopped again.
     Raises ``PortInUseError``, ``StartFailedError`` and what setting up a broker raises."""
     settings.prepare()
-    settings = _with_port(settings, port)
+    settings = _with_audiences(_with_port(settings, port), audiences)
     started: list[str] = []
     try:
         with services.exclusive(settings):
@@ -114,6 +121,18 @@ def _with_port(settings: Settings, port: int | None) -> Settings:
     return replace(settings, broker_url=f"https://127.0.0.1:{port or _free_port()}")
 
 
+def _with_audiences(settings: Settings, audiences: Sequence[str] | None) -> Settings:
+    """The settings with the services that tokens are for, when some were named; an empty name forgets them."""
+    if audiences is None:
+        return settings
+    wanted = tuple(dict.fromkeys(name for name in audiences if name))
+    if not settings.broker_is_local:
+        raise UsageError(f"--audience: the broker in config.json is {settings.broker_url}, not one on this machine")
+    if wanted != settings.audiences and services.find(settings, BROKER) is not None:
+        raise UsageError("--audience: the broker runs already with others; stop it first with `casemate down`")
+    return replace(settings, audiences=wanted)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -154,6 +173,7 @@ def _start_broker(settings: Settings, tied: bool) -> Service:
             *("--state", str(settings.broker_dir)),
             *("--port", str(settings.broker_port)),
             *("--collateral", str(settings.home / "collateral")),
+            *(part for audience in settings.audiences for part in ("--audience", audience)),
         ],
         lambda: broker_answers(settings),
         tied=tied,

@@ -25,6 +25,7 @@ _LOOK_SECONDS = 0.3
     epilog=epilog(
         "casemate up",
         "casemate up --port 7444",
+        "casemate up --audience https://service.example",
         "CASEMATE_HOME=/srv/casemate casemate up",
         exits={0: "both run", 1: "something could not be started; nothing was left running"},
     )
@@ -33,6 +34,14 @@ def up(
     port: Annotated[
         int | None,
         typer.Option("--port", min=0, max=65535, help="Port of the broker; 0 takes a free one. Remembered."),
+    ] = None,
+    audience: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--audience",
+            metavar="URI",
+            help="Service that tokens are for, besides the broker; repeatable. Remembered; '' forgets them.",
+        ),
     ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay, and stop both when this command is stopped.")
@@ -45,7 +54,7 @@ def up(
     administrator's identity, the simulator's own trust anchor, and a policy that accepts SIMULATED evidence of the
     runtime now installed. Doing it again changes nothing."""
     output = Output(format)
-    running = bring_up(Settings.load(), port=port, say=output.say, tied=foreground)
+    running = bring_up(Settings.load(), port=port, audiences=audience or None, say=output.say, tied=foreground)
     try:
         with Owners(running.settings) as owners:
             owners.admin().add_policy(running.pinned.yaml)

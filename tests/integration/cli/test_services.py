@@ -32,11 +32,14 @@ def test_up_is_idempotent_and_down_stops_what_it_started(cli: Cli) -> None:
 
 
 def test_state_survives_down_and_up(cli: Cli) -> None:
-    cli.ok("up", "--port", "0")
+    cli.ok("up", "--port", "0", "--audience", "https://service.example")
     cli.ok("key", "create", "o/d")
     cli.ok("down")
-    cli.ok("up")
+    running = cli.json("up")
     assert [row["name"] for row in cli.json("key", "list")] == ["o/d"]
+    assert "https://service.example" in psutil.Process(running["broker"]["pid"]).cmdline()  # remembered
+    assert "casemate down" in cli.run("up", "--audience", "https://other.example").err
+    cli.ok("up", "--audience", "https://service.example")  # the same changes nothing
 
 
 def test_private_files_are_private(cli: Cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     settings.save()
     assert load(tmp_path / "home") == settings
     assert json.loads(settings.config_path.read_text())["broker"]["ca"] == "broker/ca.pem"
+
+
+def test_audiences_are_kept_and_have_to_be_a_list(tmp_path: Path) -> None:
+    settings = replace(Settings.at(tmp_path), audiences=("https://one.example", "https://two.example"))
+    settings.save()
+    assert load(tmp_path) == settings
+    settings.config_path.write_text('{"broker": {"audience": "https://one.example"}}')
+    with pytest.raises(ConfigInvalidError, match=r"broker\.audience: need a list"):
+        load(tmp_path)
 
 
 def test_directories_are_private(tmp_path: Path) -> None:
