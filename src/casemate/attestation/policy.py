@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -46,13 +46,14 @@ class Outcome(StrEnum):
 class Appraisal:
     """What a policy says about claims: the outcome, and one explanation per clause.
 
-    ``trust_vector``: AR4SI claims, where the policy itself gives them."""
+    ``trust_vector``: AR4SI claims, where the policy itself gives them; ``extensions``: further members of the token."""
 
     outcome: Outcome
     clauses: tuple[Clause, ...]
     policy_name: str
     policy_digest: str
     trust_vector: Mapping[str, int] | None = None
+    extensions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Clause, ...]:

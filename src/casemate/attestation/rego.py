@@ -3,7 +3,8 @@
 A Rego policy can only narrow: the clauses and guards of ``base`` (strict unless another is given) hold as well. Two
 forms are read. *Ours*: ``package casemate.policy`` with a rule ``allow``; only ``true`` is true, not ``"true"``, not 1,
 not undefined. *Trustee's* (confidential-containers): ``package policy`` with ``trust_claims``, an AR4SI vector, of
-which ``executables`` and ``hardware`` have to be affirming (2 to 31) and every other affirming or no assertion (0).
+which ``executables`` and ``hardware`` have to be affirming (2 to 31) and every other affirming or no assertion (0); its
+``extensions`` go into tokens of accepted evidence, if their names begin with ``ear.trustee.``.
 Both may call ``query_reference_value(id)`` or read ``data.reference``. An engine evaluates, see ``rego_worker``; its
 failures refuse. How such a policy is stored and named by a grant: ``policies``.
 """
@@ -11,6 +12,7 @@ failures refuse. How such a policy is stored and named by a grant: ``policies``.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,6 +44,9 @@ __all__ = [
 _PACKAGE = re.compile(r"^\s*package\s+([A-Za-z_][\w.]*)\s*(?:#.*)?$", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NEEDED = ("executables", "hardware")
+_EXTENSIONS = re.compile(r"^\s*(default\s+)?extensions\b", re.MULTILINE)
+_EXTENSION_NAME = re.compile(r"ear\.trustee\.[a-z0-9._-]{1,64}")  # never a member that this verifier writes
+_MAX_EXTENSIONS_SIZE = 16 * 1024  # bytes
 _AFFIRMING = range(2, 32)  # draft-ietf-rats-ar4si 2.3.2
 
 
@@ -178,29 +183,34 @@ class RegoPolicy:
         The Rego policy is not asked about claims that the base policy refuses."""
         clauses = self.base.appraise(claims, now=now).clauses
         vector: Mapping[str, int] | None = None
+        extensions: Mapping[str, Any] = {}
         if fold(clauses) is True:
-            more, vector = self._ask(claims)
+            more, vector, extensions = self._ask(claims)
             clauses = (*clauses, *more)
         folded = fold(clauses)
         outcome = Outcome.ACCEPTED if folded else Outcome.UNDECIDED if folded is None else Outcome.REFUSED
-        return Appraisal(outcome, clauses, self.name, self.digest, vector)
+        said = extensions if outcome is Outcome.ACCEPTED else {}  # of what was refused, nothing looks validated
+        return Appraisal(outcome, clauses, self.name, self.digest, vector, said)
 
-    def _ask(self, claims: Claims) -> tuple[tuple[Clause, ...], Mapping[str, int] | None]:
+    def _ask(self, claims: Claims) -> tuple[tuple[Clause, ...], Mapping[str, int] | None, Mapping[str, Any]]:
+        extensions: Mapping[str, Any] = {}
         try:
             if self.form is RegoForm.CASEMATE:
-                return (_allow(self._evaluate(casemate_input(claims, init_data=self.init_data))),), None
+                return (_allow(self._evaluate(casemate_input(claims, init_data=self.init_data))),), None, {}
             documents = trustee_inputs(claims, events=self.events, init_data=self.init_data)
             found = [self._evaluate(document) for document in documents]
+            if _EXTENSIONS.search(self.text):  # of the machine itself, whose document is the first
+                extensions = _extensions(self._evaluate(documents[0], "data.policy.extensions").value)
         except CasemateError as exc:
             reason = type(exc) if isinstance(exc, AppraisalRefusedError) else RegoFailedError
-            return (clause("rego", reason, expected="an answer in time", got=exc.message, holds=False),), None
+            return (clause("rego", reason, expected="an answer in time", got=exc.message, holds=False),), None, {}
         prefixes = [""] if len(found) == 1 else [f"device{n}." for n in range(len(found))]
         out = [c for prefix, one in zip(prefixes, found, strict=True) for c in _trust_claims(one, prefix)]
-        return tuple(out), _worst([one.value for one in found])
+        return tuple(out), _worst([one.value for one in found]), extensions
 
-    def _evaluate(self, document: Mapping[str, Any]) -> Evaluation:
+    def _evaluate(self, document: Mapping[str, Any], rule: str | None = None) -> Evaluation:
         return self.engine.evaluate(
-            self.text, self.form.rule, document=document, reference_values=self.reference_values
+            self.text, rule or self.form.rule, document=document, reference_values=self.reference_values
         )
 
 
@@ -233,6 +243,21 @@ def _trust_claims(evaluation: Evaluation, prefix: str) -> tuple[Clause, ...]:
         got += "" if holds else _in_vain(evaluation)
         out.append(clause(f"rego.{prefix}{name}", RegoTrustClaimError, expected=expected, got=got, holds=holds))
     return tuple(out)
+
+
+def _extensions(value: Any) -> dict[str, Any]:
+    """What a policy adds to the token: a list of ``{"name", "key", "value"}``; raises ``RegoFailedError``."""
+    if value is None:
+        return {}
+    if not isinstance(value, list) or not all(isinstance(one, dict) and "value" in one for one in value):
+        raise RegoFailedError("Rego policy: extensions: need a list of objects with name and value")
+    names = [one.get("name") for one in value]
+    for name in names:
+        if not isinstance(name, str) or not _EXTENSION_NAME.fullmatch(name):
+            raise RegoFailedError(f"Rego policy: extensions: name {str(name)[:64]!r}, need ear.trustee.…")
+    if len(set(names)) < len(names) or len(json.dumps(value)) > _MAX_EXTENSIONS_SIZE:
+        raise RegoFailedError(f"Rego policy: extensions: need each name once, and {_MAX_EXTENSIONS_SIZE} bytes at most")
+    return {str(one["name"]): one["value"] for one in value}
 
 
 def _is_whole(value: Any) -> bool:

@@ -117,6 +117,7 @@ def issue(
         "cnf": {"jwk": key},
         "submods": {
             "cpu0": {
+                **appraisal.extensions,  # first, so that none of ours can be replaced
                 "ear.status": _status(claims, appraisal),
                 "ear.trustworthiness-vector": _vector(claims, appraisal),
                 "ear.appraisal-policy-id": f"{appraisal.policy_name}:{appraisal.policy_digest}",

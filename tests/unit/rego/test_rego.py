@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from casemate.attestation import token as tokens
 from casemate.attestation.claims import Claims, TcbClaims
 from casemate.attestation.errors import MalformedPolicyError
 from casemate.attestation.evidence import Evidence
@@ -36,6 +37,7 @@ from casemate.attestation.rego import (
 from casemate.attestation.rego_input import trustee_inputs
 from casemate.attestation.rego_worker import RegoWorker
 from casemate.attestation.trust import TrustStore
+from casemate.crypto.jose import KeyPair
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SIMULATED = AppraisalPolicy.from_document(
@@ -217,6 +219,47 @@ def test_an_unknown_reference_value_is_no_floor_that_everything_passes(worker: R
 def test_a_vector_that_is_not_affirming_refuses(worker: RegoWorker, vector: str) -> None:
     policy = RegoPolicy.parse("vector", f"package policy\ntrust_claims := {vector}\n", worker)
     assert policy.appraise(REAL, now=NOW).outcome is Outcome.REFUSED
+
+
+AFFIRMED = 'package policy\nimport rego.v1\ntrust_claims := {"executables": 3, "hardware": 2}\n'
+
+
+def test_a_policys_extensions_are_in_the_token(worker: RegoWorker) -> None:
+    added = (
+        'extensions := [{"name": "ear.trustee.identifiers", "key": -18, "value": {"validated": {"tee": input_tee}}}]\n'
+    )
+    policy = RegoPolicy.parse("identifiers", f'{AFFIRMED}{added}input_tee := "tdx" if input.tdx\n', worker)
+    appraisal = policy.appraise(REAL, now=NOW)
+    assert appraisal.outcome is Outcome.ACCEPTED
+    signer, holder = KeyPair.generate(), KeyPair.generate()
+    issuer = "https://broker.example"
+    token = tokens.issue(
+        signer, token_id="t", issuer=issuer, audience=issuer, claims=REAL, appraisal=appraisal,
+        tee_pubkey=holder.public, now=NOW,
+    )  # fmt: skip
+    result = tokens.verify(token, keys=tokens.jwks(signer.public), issuer=issuer, audience=issuer, now=NOW)
+    assert result.raw["submods"]["cpu0"]["ear.trustee.identifiers"] == {"validated": {"tee": "tdx"}}
+    assert result.status == "affirming"
+    refused = RegoPolicy.parse("refused", policy.text.replace('"hardware": 2', '"hardware": 97'), worker)
+    assert refused.appraise(REAL, now=NOW).extensions == {}
+    quiet = RegoPolicy.parse("none", f"{AFFIRMED}extensions := [] if input.nothing\n", worker)
+    assert quiet.appraise(REAL, now=NOW).extensions == {}
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        '[{"name": "ear.status", "key": 1, "value": "affirming"}]',  # ours to say
+        '[{"name": "ear.trustee.a", "value": 1}, {"name": "ear.trustee.a", "value": 2}]',
+        '[{"name": "ear.trustee.a", "value": numbers.range(1, 9999)}]',
+        '{"ear.trustee.a": 1}',
+    ],
+)
+def test_extensions_of_another_form_refuse(worker: RegoWorker, extensions: str) -> None:
+    policy = RegoPolicy.parse("odd", f"{AFFIRMED}extensions := {extensions}\n", worker)
+    appraisal = policy.appraise(REAL, now=NOW)
+    assert appraisal.code == RegoFailedError.code
+    assert appraisal.extensions == {}
 
 
 def test_the_input_has_trustees_names(tdx: Claims, snp: Claims) -> None:
