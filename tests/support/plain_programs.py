@@ -70,7 +70,11 @@ class Programs:
         )
 
     def finish(self, process: subprocess.Popen[str], before: int = 0) -> Ran:
-        output, _ = process.communicate(timeout=120)
+        try:
+            output, _ = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         return Ran(process.returncode, output, self.agent.reports[before:])
 
     def run(self, how: str, command: Sequence[str], *options: str) -> Ran:
