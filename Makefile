@@ -10,7 +10,7 @@ READY := $(VENV)/.casemate-ready
 WORKERS ?= 2
 export VENV
 
-.PHONY: help setup demo test check bench bench-fuzz docs reference constraints format clean distclean
+.PHONY: help setup demo test test-slow check bench bench-fuzz docs reference constraints format clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -24,8 +24,11 @@ $(READY): pyproject.toml constraints/py311.txt hatch_build.py scripts/setup.sh s
 demo: $(READY) ## the main job start to finish, and the attacks that fail
 	@$(BIN)/casemate demo
 
-test: $(READY) ## all tests
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
+test: $(READY) ## all tests but the slow ones
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not slow"
+
+test-slow: $(READY) ## the tests that take minutes: benches of Spark on all set-ups
+	@$(BIN)/pytest -q -m slow
 
 check: $(READY) ## lint, types, structure, generated pages, documentation
 	$(BIN)/ruff check .

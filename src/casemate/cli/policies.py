@@ -146,9 +146,10 @@ def try_(
 
 
 @app.command(epilog=epilog("casemate policy schema > policy.schema.json"))
-def schema() -> None:
-    """Print the JSON Schema of declarative policies, for editors."""
-    print(json.dumps(policy_schema(), indent=2))
+def schema(format: FormatOption = Format.TEXT) -> None:
+    """Print the JSON Schema of declarative policies, for editors; JSON in either format."""
+    found = policy_schema()
+    Output(format).data(found, lambda: json.dumps(found, indent=2))
 
 
 # -- at the broker -----------------------------------------------------------------------------------------------------

@@ -71,13 +71,14 @@ def request(
         typer.Option("--ek-certificate", metavar="FILE", help="DER or PEM, instead of the one in the TPM."),
     ] = None,
     out: OutOption = None,
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """On the machine: name its TPM's endorsement key, the maker's certificate for it, and the attestation key."""
     with TpmAttester(_tcti(tpm)) as attester:
         certificate = attester.ek_certificate if ek_certificate is None else _certificate(ek_certificate)
         made = Request(certificate, attester.ek_public, attester.ak_tpmt)
     _write(made.to_json(), out)
-    Output().say(f"attestation key {key_id(parse_tpmt_public(made.ak_public))}")
+    Output(format).say(f"attestation key {key_id(parse_tpmt_public(made.ak_public))}")
 
 
 @app.command(
@@ -97,6 +98,7 @@ def challenge(
         typer.Option("--certs", metavar="FILE", help="Certificates and revocation lists below it. Repeatable."),
     ] = None,
     out: OutOption = None,
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """As the administrator: check the maker's certificate, and ask what only that TPM can answer.
 
@@ -113,7 +115,7 @@ def challenge(
     ensure_private_directory(directory)
     write_whole(directory / f"{kept.id}.json", json.dumps(kept.to_json(), indent=2).encode() + b"\n")
     _write(made.to_json(), out)
-    output = Output()
+    output = Output(format)
     output.say(f"endorsement key: {kept.subject}, serial {kept.serial}, by {kept.issuer}")
     output.say(f"attestation key {kept.ak_id}; the challenge is good until {kept.expires:%Y-%m-%d %H:%MZ}")
 
@@ -123,8 +125,10 @@ def answer(
     challenge: Annotated[Path, typer.Argument(help="The administrator's challenge; `-` is stdin.", show_default=False)],
     tpm: TpmOption = None,
     out: OutOption = None,
+    format: FormatOption = Format.TEXT,
 ) -> None:
-    """On the machine: let its TPM open the challenge."""
+    """On the machine: let its TPM open the challenge. The answer is JSON in either format."""
+    Output(format)
     asked = _message(challenge, Challenge.from_json)
     with TpmAttester(_tcti(tpm)) as attester:
         _write(make_answer(asked, attester.activate_credential(asked.credential, asked.secret)), out)

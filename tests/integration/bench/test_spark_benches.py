@@ -16,6 +16,7 @@ from casemate.cli.main import invoke
 
 pytestmark = [
     pytest.mark.spark,
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("duckdb_extension_tpcds") is None, reason="the extra `bench` is not installed"
     ),

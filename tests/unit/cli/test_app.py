@@ -22,12 +22,15 @@ def commands() -> Iterator[tuple[str, Any]]:
     root: Any = typer.main.get_command(app)
     context = root.context_class(root, info_name="casemate")
     for name in COMMANDS:
-        command = root.get_command(context, name)
-        if hasattr(command, "list_commands"):
-            for sub in command.list_commands(context):
-                yield f"{name} {sub}", command.get_command(context, sub)
-        else:
-            yield name, command
+        yield from _leaves(name, root.get_command(context, name), context)
+
+
+def _leaves(path: str, command: Any, context: Any) -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "list_commands"):
+        yield path, command
+        return
+    for sub in command.list_commands(context):
+        yield from _leaves(f"{path} {sub}", command.get_command(context, sub), context)
 
 
 LEAVES = dict(commands())
