@@ -173,15 +173,16 @@ def run_tasks(
 
     with _workers(work, processes, threads) as workers:
         running = [threading.Thread(target=loop, args=(worker,)) for worker in workers]
-        for thread in running:
-            thread.start()
-        try:
+        try:  # an interrupt may come as soon as the first one runs
+            for thread in running:
+                thread.start()
             for thread in running:
                 thread.join()
         except BaseException:
             stop.set()
             for thread in running:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
             raise
     if failed:
         raise failed[0]
