@@ -4,7 +4,8 @@ A request is a JSON object on one line, ``{"op": "sql", "text": "…"}``, and so
 ``{"error": "…"}``. The same program runs in every set-up, so that all that differs is the protection:
 
 * ``plain``: no Casemate at all. ``zone``: the zone file system alone, keys from the agent of ``casemate run``.
-  ``parquet_encryption``: Parquet's own encryption alone. These start a standalone cluster of Spark's own.
+  ``parquet_encryption``: Parquet's own encryption alone. These start a standalone cluster of Spark's own; the two have
+  AES-GCM compiled early, as every job of ``casemate run`` has.
 * ``full``: what ``casemate run`` prepared for any program; nothing is set here.
 """
 
@@ -67,6 +68,7 @@ def _builder(shape: Shape) -> Any:
 
 def _settings(setup: str, shape: Shape, scratch: Path) -> dict[str, str]:
     """What ``casemate run`` would set apart from protection, and of that what ``setup`` is about."""
+    from casemate.engines.spark_cluster import COMPILE_EARLY
     from casemate.engines.spark_conf import filesystems
     from casemate.engines.spark_home import find_spark
     from casemate.engines.spark_parquet import FACTORY
@@ -84,7 +86,9 @@ def _settings(setup: str, shape: Shape, scratch: Path) -> dict[str, str]:
     if setup == "plain":
         return settings
     jar = str(find_spark(dict(os.environ)).jar)
-    settings |= {"spark.driver.extraClassPath": jar, "spark.executor.extraClassPath": jar}
+    for process in ("driver", "executor"):
+        settings[f"spark.{process}.extraClassPath"] = jar
+        settings[f"spark.{process}.extraJavaOptions"] = " ".join(COMPILE_EARLY)
     return settings | (filesystems() if setup == "zone" else FACTORY)
 
 

@@ -36,9 +36,8 @@ SCHEMES = (
     *("pfile", "hdfs", "webhdfs", "swebhdfs", "viewfs", "har", "s3", "s3n", "s3a", "gs", "abfs", "abfss", "wasb"),
     *("wasbs", "adl", "oss", "cosn", "obs", "o3fs", "ofs", "ftp", "sftp", "http", "https"),
 )
-_LOCAL_ZONES = "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop and Spark cast what is registered for file to its class
 _ZONES = "io.casemate.spark.ZoneFileSystem"
-_ZONES_LOCAL = "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop casts what serves file: to LocalFileSystem
+_ZONES_LOCAL = "io.casemate.spark.ZoneLocalFileSystem"  # Hadoop and Spark cast what serves file: to LocalFileSystem
 _ZONES_ABSTRACT = "io.casemate.spark.ZoneAbstractFileSystem"
 
 _PROTECTED = re.compile(
@@ -176,8 +175,8 @@ def ssl_settings(namespace: str, identity: SparkIdentity, password: str | None =
 def filesystems() -> dict[str, str]:
     """The zone file system in front of every scheme, through both of Hadoop's entrances."""
     settings = {
-        "spark.hadoop.fs.file.impl": _LOCAL_ZONES,
-        "spark.hadoop.fs.FILE.impl": _LOCAL_ZONES,
+        "spark.hadoop.fs.file.impl": _ZONES_LOCAL,
+        "spark.hadoop.fs.FILE.impl": _ZONES_LOCAL,
         "spark.hadoop.casemate.fs.FILE.impl": "org.apache.hadoop.fs.LocalFileSystem",
         "spark.hadoop.fs.AbstractFileSystem.file.impl": _ZONES_ABSTRACT,
         "spark.sql.sources.commitProtocolClass": "io.casemate.spark.ZoneCommitProtocol",

@@ -122,6 +122,28 @@ def test_members_of_one_job_extend_pcr_8_once(tcti: str) -> None:
             attester.bind_workload(hashlib.sha384(b"the next").digest())
 
 
+def test_nobody_else_binds_a_workload_meanwhile_and_no_lock_file_stays(
+    tcti: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("casemate.attestation.platforms.tpm.attester._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    program = (
+        "import sys; from casemate.attestation.platforms.tpm.attester import _exclusive\n"
+        f"with _exclusive({tcti!r}): print('held', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as holder, TpmAttester(tcti) as tpm:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(TpmUnavailableError, match="another process"):
+            tpm.bind_workload(WORKLOAD)
+        holder.kill()
+        holder.wait()
+        tpm.bind_workload(WORKLOAD)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_threads_share_one_connection(tcti: str) -> None:
     with TpmAttester(tcti) as attester, ThreadPoolExecutor(8) as pool:
         asked = [os.urandom(64) for _ in range(40)]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import atexit
 import base64
-import fcntl
+import errno
 import hashlib
 import importlib
 import os
-import tempfile
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,7 @@ PCR_COUNT = 24
 _PCRS_A_CALL = 8
 _MAX_TRIES = 5
 _CLOSE_SECONDS = 5.0
+_LOCK_SECONDS = 30.0
 _EK_CERTIFICATE = 0x01C00002  # NV index of the RSA 2048 endorsement key's certificate (TCG EK Credential Profile)
 _AK_ATTRIBUTES = (
     *("FIXEDTPM", "FIXEDPARENT", "SENSITIVEDATAORIGIN", "USERWITHAUTH", "RESTRICTED", "SIGN_ENCRYPT"),
@@ -270,15 +272,19 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
 
 @contextmanager
 def _exclusive(tcti: str) -> Iterator[None]:
-    """One process of this machine at a time between reading PCR 8 and extending it."""
-    name = f"casemate-tpm-{hashlib.sha256(tcti.encode()).hexdigest()[:16]}.lock"
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(Path(tempfile.gettempdir()) / name, flags, 0o600)
-    except OSError as exc:
-        raise TpmUnavailableError(f"{exc.filename}: {exc.strerror}") from exc
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    """One process of this machine at a time between reading PCR 8 and extending it.
+
+    The lock is a socket's name in the kernel's abstract namespace (unix(7)): it ends with its holder, without a file.
+    Raises ``TpmUnavailableError`` when somebody keeps it for ``_LOCK_SECONDS``."""
+    name = f"\0casemate-tpm-{hashlib.sha256(tcti.encode()).hexdigest()[:16]}"
+    deadline = time.monotonic() + _LOCK_SECONDS
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as lock:
+        while True:
+            try:
+                lock.bind(name)
+                break
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise TpmUnavailableError(f"{tcti}: another process is binding a workload to this TPM") from exc
+                time.sleep(0.02)
         yield
-    finally:
-        os.close(descriptor)
