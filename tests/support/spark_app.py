@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.fake_agent import FakeAgent
+from tests.support.zone_spark import zone_settings
 
 __all__ = ["SparkApp"]
 
@@ -35,23 +36,9 @@ for line in sys.stdin:
 class SparkApp:
     """One application and its JVM; ``kill`` ends both as a machine's failure would."""
 
-    def __init__(self, agent: FakeAgent, jar: Path, private: Path) -> None:
+    def __init__(self, agent: FakeAgent, private: Path) -> None:
         private.mkdir(exist_ok=True)
-        settings = {
-            "spark.driver.extraClassPath": str(jar),
-            "spark.hadoop.fs.file.impl": "io.casemate.spark.ZoneLocalFileSystem",
-            "spark.hadoop.fs.AbstractFileSystem.file.impl": "io.casemate.spark.ZoneAbstractFileSystem",
-            "spark.sql.sources.commitProtocolClass": "io.casemate.spark.ZoneCommitProtocol",
-            "spark.driver.extraJavaOptions": f"-Dderby.system.home={private}",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.local.dir": str(private),
-            "spark.sql.shuffle.partitions": "2",
-            "spark.task.maxFailures": "1",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.log.level": "OFF",
-        }
+        settings = {**zone_settings(private), "spark.log.level": "OFF"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, json.dumps(settings)],
             stdin=subprocess.PIPE,

@@ -32,7 +32,6 @@ CASES = {
 
 TABLE: dict[str, dict[str, str]] = {
     **{case: dict.fromkeys(WAYS, PLAIN) for case in CASES},
-    "empty-directory": {**dict.fromkeys(WAYS, PLAIN), "cli": "decrypting leaves it out"},
     "link-out": {
         "spark": "`zone-access-denied`",
         "fsspec": "`zone-access-denied`",

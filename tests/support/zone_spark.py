@@ -10,39 +10,42 @@ from typing import Any
 
 from tests.support.fake_agent import FakeAgent
 
-__all__ = ["zone_spark"]
+from casemate.engines.spark_conf import filesystems
+
+__all__ = ["JAR", "zone_settings", "zone_spark"]
 
 JAR = Path(__file__).resolve().parents[2] / "src/casemate/jars/casemate-spark.jar"
 
 
+def zone_settings(private: Path) -> dict[str, str]:
+    """What a Spark needs to see zones, with a directory for plaintext; and no retries, so that a failure is one."""
+    return {
+        **filesystems(),
+        "spark.driver.extraClassPath": str(JAR),
+        "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={private} -Dderby.system.home={private}",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(private),
+        "spark.sql.warehouse.dir": f"file://{private}/warehouse",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.task.maxFailures": "1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "FATAL",
+    }
+
+
 @contextlib.contextmanager
-def zone_spark(agent: FakeAgent, private: Path, warehouse: str, more: Mapping[str, str] | None = None) -> Iterator[Any]:
-    """A ``local[2]`` session; ``private`` is a directory for plaintext, ``warehouse`` a URI, ``more`` further settings.
+def zone_spark(agent: FakeAgent, private: Path, more: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """A ``local[2]`` session; ``private`` is a directory for plaintext, ``more`` are further settings.
 
     While it lives, this process is the agent's client as well."""
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
     os.environ["CASEMATE_AGENT_SOCKET"] = str(agent.socket)
-    settings = {
-        "spark.driver.extraClassPath": str(JAR),
-        "spark.hadoop.fs.file.impl": "io.casemate.spark.ZoneLocalFileSystem",
-        "spark.hadoop.fs.AbstractFileSystem.file.impl": "io.casemate.spark.ZoneAbstractFileSystem",
-        "spark.sql.sources.commitProtocolClass": "io.casemate.spark.ZoneCommitProtocol",
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={private}",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.local.dir": str(private),
-        "spark.sql.warehouse.dir": warehouse,
-        "spark.sql.shuffle.partitions": "2",
-        "spark.task.maxFailures": "1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "FATAL",
-        **(more or {}),
-    }
     builder = SparkSession.builder.master("local[2]").appName("zones")
-    for name, value in settings.items():
+    for name, value in {**zone_settings(private), **(more or {})}.items():
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from casemate.errors import FailedError, UsageError
 
-__all__ = ["BenchDirectoryError", "BenchSessionError", "BenchUnavailableError"]
+__all__ = ["BenchDirectoryError", "BenchProcessError", "BenchSessionError", "BenchUnavailableError"]
 
 
 class BenchUnavailableError(FailedError):
@@ -26,3 +26,10 @@ class BenchSessionError(FailedError):
 
     code = "bench-session"
     fix = "Read the session's log, whose path the message gives."
+
+
+class BenchProcessError(FailedError):
+    """One of the processes that a benchmark runs side by side ended before its work was done."""
+
+    code = "bench-process"
+    fix = "Read its error before this one; most often memory is short, and a smaller `--size` helps."

@@ -11,11 +11,13 @@ import random
 import shutil
 import statistics
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from casemate.bench.errors import BenchProcessError
 from casemate.bench.io_jvm import jvm_speeds
 from casemate.bench.machine import describe
 from casemate.bench.memory_storage import memory_storage
@@ -66,7 +68,8 @@ def run(*, size: int, repeats: int, jvm: bool = True, progress: Callable[[str], 
     """Measure over ``size`` bytes, ``repeats`` times; ``jvm=False`` leaves the JVM's half out (``None``)."""
     machine = describe()
     cores = len(os.sched_getaffinity(0))
-    with memory_storage((cores + 3) * (size + 2**25)) as (directory, storage), _Python(directory, size) as python:
+    room = (2 * cores + 3) * (size + 2**25)  # two files of each core's, three of ours
+    with memory_storage(room) as (directory, storage), _Python(directory, size) as python:
         progress(f"measuring {size >> 20} MiB, {repeats} times, on {storage}")
         sequential = python.alternate(python.sequential, repeats)
         progress("measuring random reads")
@@ -189,34 +192,47 @@ class _Python:
         for number, core in zip(range(count), sorted(os.sched_getaffinity(0)), strict=False):
             child = os.fork()
             if not child:
+                status = 1
                 try:
-                    os.sched_setaffinity(0, {core})
+                    for pipe in ready:  # each ends with the child whose it is
+                        if pipe is not ready[number]:
+                            os.close(pipe[1])
                     os.close(go_write)
-                    own = _Python(directories[number], self._size, tink=False)
-                    with own:
-                        work = own.sequential[name]
-                        work()
-                        (directories[number] / "new").unlink(missing_ok=True)
-                        os.write(ready[number][1], b"r")
-                        os.read(go_read, 1)  # ends when the parent closes its side
-                        processor, started = time.process_time(), time.perf_counter()
-                        gib = work() / 2**30
-                        processor, clock = time.process_time() - processor, time.perf_counter() - started
-                        os.write(ready[number][1], f"{gib / processor:.6f} {gib / clock:.6f}".encode())
+                    os.sched_setaffinity(0, {core})
+                    self._measure_beside(name, directories[number], ready[number][1], go_read)
+                    status = 0
+                except BaseException:
+                    traceback.print_exc()
                 finally:
-                    os._exit(0)
+                    os._exit(status)
             children.append(child)
         for pipe in ready:
             os.close(pipe[1])
+        for pipe in ready:
             os.read(pipe[0], 1)
         os.close(go_write)
         os.close(go_read)
-        answers = [[float(rate) for rate in (os.read(pipe[0], 64) or b"0 0").split()] for pipe in ready]
-        for child, pipe, directory in zip(children, ready, directories, strict=True):
+        answers = [[float(rate) for rate in os.read(pipe[0], 64).split()] for pipe in ready]
+        statuses = [os.waitpid(child, 0)[1] for child in children]
+        for pipe, directory in zip(ready, directories, strict=True):
             os.close(pipe[0])
-            os.waitpid(child, 0)
             shutil.rmtree(directory)
+        if any(statuses):
+            raise BenchProcessError(f"measuring {name} on {count} cores at once failed")
         return sum(rates[0] for rates in answers), sum(rates[1] for rates in answers)
+
+    def _measure_beside(self, name: str, directory: Path, answer: int, go: int) -> None:
+        """Say that we are ready, wait until ``go`` is closed, and answer both rates."""
+        with _Python(directory, self._size, tink=False) as own:
+            work = own.sequential[name]
+            work()
+            (directory / "new").unlink(missing_ok=True)
+            os.write(answer, b"r")
+            os.read(go, 1)
+            processor, started = time.process_time(), time.perf_counter()
+            gib = work() / 2**30
+            processor, clock = time.process_time() - processor, time.perf_counter() - started
+            os.write(answer, f"{gib / processor:.6f} {gib / clock:.6f}".encode())
 
     def _copy(self) -> int:
         half = len(self._large) // 2

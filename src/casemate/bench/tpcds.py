@@ -132,9 +132,7 @@ class TpcdsResult:
                     for query, by_setup in _medians(self.processor).items()
                 },
             },
-            "answers_checked": sum(
-                len(values) + self.plan.warm_each for by in self.seconds.values() for values in by.values()
-            ),
+            "answers_checked": sum(len(values) for by in self.seconds.values() for values in by.values()),
             "warm_up": "each query once" if self.plan.warm_each else f"queries {', '.join(map(str, _WARM_UP))}",
             "scale": self.plan.scale,
             "repeats": self.plan.repeats,
@@ -235,39 +233,46 @@ def _rounds(
     sessions: SparkSessions,
     plan: Plan,
     reference: Reference,
-    todo: Sequence[int],
+    todo: Sequence[tuple[int, int]],
     kept: _Kept,
     result: TpcdsResult,
     progress: Callable[[str], None],
 ) -> None:
     progress("warming the sessions up")
-    for number in () if plan.warm_each else _WARM_UP:
-        for setup in plan.setups:
-            sessions[setup].ask({"op": "sql", "text": spark_text(reference.queries[number])}, _QUERY_SECONDS)
+    for number in sorted({query for _, query in todo}) if plan.warm_each else _WARM_UP:
+        _ask(sessions, plan.setups, reference, number)
     started = time.monotonic()
-    for done, number in enumerate(todo):
-        text, expected = spark_text(reference.queries[number]), reference.answers[number]
-        seconds: dict[str, list[float]] = {setup: [] for setup in plan.setups}
-        processor: dict[str, list[float]] = {setup: [] for setup in plan.setups}
-        wrong: list[dict[str, Any]] = []
-        for turn in range(0 if plan.warm_each else 1, plan.repeats + 1):
-            for setup in _rotated(plan.setups, number + turn):
-                before = processor_seconds()
-                reply = sessions[setup].ask({"op": "sql", "text": text}, _QUERY_SECONDS)
-                spent = processor_seconds() - before
-                why = difference(expected, reply["rows"])
-                if why is not None and all(entry["setup"] != setup for entry in wrong):
-                    wrong.append({"query": number, "setup": setup, "why": why})
-                if turn:  # turn 0 compiled the query
-                    seconds[setup].append(reply["seconds"])
-                    processor[setup].append(spent)
-        kept.add({"query": number, "seconds": seconds, "processor": processor, "wrong": wrong})
-        result.seconds[number], result.processor[number] = seconds, processor
-        result.wrong += wrong
-        left = (time.monotonic() - started) / (done + 1) * (len(todo) - done - 1)
-        figures = "  ".join(f"{setup} {statistics.median(values):.2f}" for setup, values in seconds.items())
-        state = f"{len(wrong)} WRONG" if wrong else "right"
-        progress(f"query {number}: {figures} s, {state}; {done + 1}/{len(todo)}, {left / 60:.1f} min left")
+    for done, (turn, number) in enumerate(todo, 1):
+        entry = {"pass": turn, **_ask(sessions, _rotated(plan.setups, number + turn), reference, number)}
+        kept.add(entry)
+        _take(result, entry)
+        left = (time.monotonic() - started) / done * (len(todo) - done)
+        figures = "  ".join(f"{setup} {entry['seconds'][setup]:.2f}" for setup in plan.setups)
+        state = f"{len(entry['wrong'])} WRONG" if entry["wrong"] else "right"
+        progress(f"pass {turn}, query {number}: {figures} s, {state}; {done}/{len(todo)}, {left / 60:.1f} min left")
+
+
+def _ask(sessions: SparkSessions, setups: Iterable[str], reference: Reference, number: int) -> dict[str, Any]:
+    """One query once in every set-up: seconds by the clock and of processors, and what was wrong with the answers."""
+    text, expected = spark_text(reference.queries[number]), reference.answers[number]
+    seconds, processor, wrong = {}, {}, []
+    for setup in setups:
+        before = processor_seconds()
+        reply = sessions[setup].ask({"op": "sql", "text": text}, _QUERY_SECONDS)
+        processor[setup] = processor_seconds() - before
+        seconds[setup] = reply["seconds"]
+        if (why := difference(expected, reply["rows"])) is not None:
+            wrong.append({"query": number, "setup": setup, "why": why})
+    return {"query": number, "seconds": seconds, "processor": processor, "wrong": wrong}
+
+
+def _take(result: TpcdsResult, entry: Mapping[str, Any]) -> None:
+    for figures, name in ((result.seconds, "seconds"), (result.processor, "processor")):
+        by_setup = figures.setdefault(entry["query"], {setup: [] for setup in result.plan.setups})
+        for setup, value in entry[name].items():
+            by_setup[setup].append(value)
+    known = {(wrong["query"], wrong["setup"]) for wrong in result.wrong}
+    result.wrong += [wrong for wrong in entry["wrong"] if (wrong["query"], wrong["setup"]) not in known]
 
 
 def _rotated(setups: Sequence[str], by: int) -> list[str]:
@@ -275,7 +280,7 @@ def _rotated(setups: Sequence[str], by: int) -> list[str]:
 
 
 class _Kept:
-    """What an earlier run with the same ``--out`` measured: one line of JSON for each finished query."""
+    """What an earlier run with the same ``--out`` measured: one line of JSON for each query of each pass."""
 
     def __init__(self, out: Path, plan: Plan) -> None:
         self._file, self._conditions, self._plan = out / "progress.jsonl", out / "conditions.json", plan
@@ -289,20 +294,21 @@ class _Kept:
             out.mkdir(parents=True, exist_ok=True)
             head.write_text(json.dumps(plan.to_json()) + "\n")
 
-    def restore(self, result: TpcdsResult) -> list[int]:
-        """Put what is kept into ``result``; gives the queries that are still to run."""
+    def restore(self, result: TpcdsResult) -> list[tuple[int, int]]:
+        """Put what is kept into ``result``; gives the passes and queries that are still to run, pass by pass."""
         lines = self._file.read_text().splitlines() if self._file.exists() else []
+        found = set()
         for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # the run was killed while it wrote this one
-            number = entry["query"]
-            enough = all(len(values) >= self._plan.repeats for values in entry["seconds"].values())
-            if number in self._plan.queries and enough:
-                result.seconds[number], result.processor[number] = entry["seconds"], entry["processor"]
-                result.wrong = [old for old in result.wrong if old["query"] != number] + entry["wrong"]
-        return [number for number in self._plan.queries if number not in result.seconds]
+            one = entry["pass"], entry["query"]
+            if one[0] <= self._plan.repeats and one[1] in self._plan.queries and one not in found:
+                found.add(one)
+                _take(result, entry)
+        every = ((turn, query) for turn in range(1, self._plan.repeats + 1) for query in self._plan.queries)
+        return [one for one in every if one not in found]
 
     def add(self, entry: Mapping[str, Any]) -> None:
         torn = self._file.exists() and not self._file.read_bytes().endswith(b"\n")

@@ -21,6 +21,7 @@ from casemate.data.format import plaintext_size
 from casemate.data.generations import NOTHING_RECORDED, GenerationRecords
 from casemate.data.journal import Done, Journal
 from casemate.data.keys import KeyProvider, RememberedKeys
+from casemate.data.local import empty_directories_below
 from casemate.data.manifest import parse_manifest
 from casemate.data.objects import is_remote, object_store
 from casemate.data.pieces import Decrypting, copy, new_descriptor
@@ -72,6 +73,7 @@ class _Found:
     single: bool  # one file was named, not a directory
     generation: int | None
     keys: KeyProvider
+    empty_directories: list[str]  # below the destination; no manifest lists them
 
     @property
     def plaintext_size(self) -> int:
@@ -215,6 +217,7 @@ class _Run:
         self, found: _Found, files: Sequence[StoredFile], stage: Stage | None, journal: Journal | None
     ) -> None:
         self._files, self._stage, self._journal = files, stage, journal
+        self._empty_directories = found.empty_directories
         self._one_by_one = len(files) <= FEW_FILES
         root = None if stage is None else str(stage.root)
         self._work = Decrypting(root, found.dataset, found.keys, durable=self._one_by_one)
@@ -229,7 +232,9 @@ class _Run:
             self._journal.start()
         try:
             if self._stage is not None:
-                self._stage.make_directories(file.path.rpartition("/")[0] for file in self._files)
+                self._stage.make_directories(
+                    [*self._empty_directories, *(file.path.rpartition("/")[0] for file in self._files)]
+                )
             others = (
                 0 if self._remote else worker_count(len(rest), sum(f.size for f in rest), 0 if threads else processes)
             )
@@ -315,7 +320,8 @@ def _find(
             raise UsageError(f"{one.uri} and {another.uri}: both would become {one.path}")
     generations = [part.generation for part in parts if part.generation is not None]
     uris = " ".join(part.uri for part in parts)
-    return _Found(uris, first.dataset, files, False, max(generations, default=None), keys)
+    empty = [path for part in parts for path in part.empty_directories]
+    return _Found(uris, first.dataset, files, False, max(generations, default=None), keys, empty)
 
 
 def _expand(source: str, *, alone: bool) -> Iterator[tuple[str, str]]:
@@ -382,7 +388,8 @@ def _open_source(
         files.append(StoredFile(below, place, size, file_id))
     files.sort(key=lambda file: file.path)
     newest = max((one.manifest.generation for one in governors.values() if one), default=None)
-    return _Found(uri, dataset, files, single, newest, keys)
+    empty = [] if single or is_remote(uri) else empty_directories_below(Path(local_path(uri) or directory))
+    return _Found(uri, dataset, files, single, newest, keys, [f"{name}/{path}" if name else path for path in empty])
 
 
 def _locate(source: str) -> tuple[str, bool]:

@@ -10,19 +10,19 @@ from typing import BinaryIO
 
 from casemate.crypto.canonical import sha256_hex
 from casemate.data.commit import record_generation
+from casemate.data.drafts import Draft, draft, require_replaceable
 from casemate.data.encrypting_objects import encrypt_to_store
 from casemate.data.errors import DestinationExistsError, SourceChangedError
 from casemate.data.format import plaintext_size, stored_size
 from casemate.data.generations import Generation, GenerationRecords
-from casemate.data.journal import Done, Journal
+from casemate.data.journal import Done
 from casemate.data.keys import DatasetKey, KeyProvider
-from casemate.data.local import stored_manifests
 from casemate.data.manifest import ManifestFile, build_manifest, is_hidden, manifest_path
 from casemate.data.objects import is_remote, object_store
 from casemate.data.pieces import Encrypting, FilePart
 from casemate.data.pool import Progress, Task, run_tasks, worker_count
 from casemate.data.sources import PlainFile, Sources, find_sources, identity_of
-from casemate.data.staging import Stage, staging, storage_errors
+from casemate.data.staging import storage_errors
 from casemate.data.trees import (
     FEW_FILES,
     PART_BYTES,
@@ -39,7 +39,7 @@ from casemate.data.zones import local_uri, normalise
 from casemate.errors import UsageError
 from casemate.model import DatasetName
 
-__all__ = ["encrypt_stream", "encrypt_tree", "require_replaceable", "write_manifest_into"]
+__all__ = ["encrypt_stream", "encrypt_tree"]
 
 
 def encrypt_tree(
@@ -80,30 +80,16 @@ def encrypt_tree(
         plan = find_sources(places)
         target = real_destination(places, destination)
         require_replaceable(target, overwrite)
-        location = local_uri(target)
-        previous = records.generation(dataset, location)
-        key = keys.current_key(dataset)
-
-        def journal_at(path: Path) -> Journal:
-            return Journal(path, key, f"encrypt to {location}")
-
-        def adopt(path: Path) -> bool:
-            return journal_at(path).load()
-
-        with staging(target, previous, overwrite=overwrite, adopt=adopt) as stage:
-            journal = journal_at(stage.journal)
-            if stage.adopted:
-                journal.load()
-            run = _Run(plan, stage, journal, location, key)
+        location, key = local_uri(target), keys.current_key(dataset)
+        previous, about = records.generation(dataset, location), f"encrypt to {location}"
+        with draft(target, key, records, previous, about=about, overwrite=overwrite) as new:
+            run = _Run(plan, new)
             run.encrypt(progress, threads, processes)
-            manifest = build_manifest(key, location, previous.number + 1, run.listed.values())
-            generation = Generation(previous.number + 1, sha256_hex(manifest))
-            write_manifest_into(stage, manifest_path(generation), manifest)
-            stage.install(lambda: record_generation(records, dataset, location, generation))
+            generation = new.install(run.listed.values())
     stored = sum(file.length for file in run.listed.values())
     plaintext = sum(plaintext_size(file.length) for file in run.listed.values())
     return TreeResult(
-        dataset, location, len(run.listed), plaintext, stored, generation.number, target, len(journal.done)
+        dataset, location, len(run.listed), plaintext, stored, generation.number, target, len(new.journal.done)
     )
 
 
@@ -140,13 +126,10 @@ def encrypt_stream(
             target = real_destination([], destination)
             require_replaceable(target, overwrite)
             location = local_uri(target)
-            previous = records.generation(dataset, location)
-            with staging(target, previous, overwrite=overwrite) as stage:
-                file = _encrypt_stream(stream, name, str(stage.root), location, key, progress)
-                manifest = build_manifest(key, location, previous.number + 1, [file])
-                generation = Generation(previous.number + 1, sha256_hex(manifest))
-                write_manifest_into(stage, manifest_path(generation), manifest)
-                stage.install(lambda: record_generation(records, dataset, location, generation))
+            previous, about = records.generation(dataset, location), f"encrypt a stream to {location}"
+            with draft(target, key, records, previous, about=about, overwrite=overwrite) as new:
+                file = _encrypt_stream(stream, name, str(new.stage.root), location, key, progress)
+                generation = new.install([file])
     size = plaintext_size(file.length)
     return TreeResult(dataset, location, 1, size, file.length, generation.number, destination)
 
@@ -160,29 +143,15 @@ def _encrypt_stream(
     return ManifestFile(name, length, file_id)
 
 
-def require_replaceable(target: Path, overwrite: bool) -> None:
-    """Only a directory with a manifest is overwritten; raises ``DestinationExistsError`` for any other that is full."""
-    if overwrite and target.is_dir() and any(target.iterdir()) and not stored_manifests(target):
-        raise DestinationExistsError(f"{target}: not an encrypted directory, so it is not overwritten")
-
-
-def write_manifest_into(stage: Stage, path: str, manifest: bytes) -> None:
-    """Put a manifest into a stage, durably."""
-    stage.make_directories([os.path.dirname(path)])  # noqa: PTH120
-    with (stage.root / path).open("xb") as out:
-        out.write(manifest)
-        out.flush()
-        os.fsync(out.fileno())
-    stage.make_durable(all_at_once=False)
-
-
 class _Run:
     """Encrypting everything in a plan into a stage."""
 
-    def __init__(self, plan: Sources, stage: Stage, journal: Journal, location: str, key: DatasetKey) -> None:
-        self._plan, self._stage, self._journal = plan, stage, journal
+    def __init__(self, plan: Sources, new: Draft) -> None:
+        self._plan, self._stage, self._journal = plan, new.stage, new.journal
         self._one_by_one = len(plan.files) <= FEW_FILES
-        self._work = Encrypting(str(stage.root), location, key, secrets.token_hex(16), durable=self._one_by_one)
+        self._work = Encrypting(
+            str(new.stage.root), new.location, new.key, secrets.token_hex(16), durable=self._one_by_one
+        )
         self._open_parts: dict[str, tuple[PlainFile, str, int]] = {}  # path -> file, its id, parts to come
         self.listed: dict[str, ManifestFile] = {}
 

@@ -10,19 +10,17 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from casemate.crypto.canonical import sha256_hex
 from casemate.crypto.secret import Secret
 from casemate.data.bigdl import SUFFIX, open_bigdl
-from casemate.data.commit import record_generation
-from casemate.data.encrypting import require_replaceable, write_manifest_into
+from casemate.data.drafts import draft, require_replaceable
 from casemate.data.errors import SourceMissingError
-from casemate.data.generations import Generation, GenerationRecords
+from casemate.data.generations import GenerationRecords
 from casemate.data.keys import KeyProvider
-from casemate.data.manifest import ManifestFile, build_manifest, manifest_path
+from casemate.data.manifest import ManifestFile
 from casemate.data.pieces import Encrypting
 from casemate.data.pool import Progress
 from casemate.data.sources import PlainFile, find_sources
-from casemate.data.staging import staging, storage_errors
+from casemate.data.staging import storage_errors
 from casemate.data.trees import FEW_FILES, Counter, TreeResult, real_destination
 from casemate.data.zones import local_uri
 from casemate.errors import UsageError
@@ -54,15 +52,14 @@ def import_bigdl(
         files = _encrypted_files(source)
         target = real_destination([os.fspath(source)], destination)
         require_replaceable(target, overwrite)
-        location = local_uri(target)
-        previous = records.generation(dataset, location)
-        key = keys.current_key(dataset)
+        location, key = local_uri(target), keys.current_key(dataset)
+        previous, about = records.generation(dataset, location), f"import {source} to {location}"
         counter = Counter(sum(file.size for file in files), progress)
         durable = len(files) <= FEW_FILES
         listed, plaintext = [], 0
-        with staging(target, previous, overwrite=overwrite) as stage:
-            stage.make_directories({file.path.rpartition("/")[0] for file in files})
-            work = Encrypting(str(stage.root), location, key, secrets.token_hex(16), durable=durable)
+        with draft(target, key, records, previous, about=about, overwrite=overwrite) as new:
+            new.stage.make_directories({file.path.rpartition("/")[0] for file in files})
+            work = Encrypting(str(new.stage.root), location, key, secrets.token_hex(16), durable=durable)
             for file in files:
                 before = plaintext
 
@@ -75,11 +72,8 @@ def import_bigdl(
                     length, file_id = work.stream(file.path.removesuffix(SUFFIX), reader, count)
                 counter.add(file.size - (plaintext - before))
                 listed.append(ManifestFile(file.path.removesuffix(SUFFIX), length, file_id))
-            stage.make_durable(all_at_once=not durable)
-            manifest = build_manifest(key, location, previous.number + 1, listed)
-            generation = Generation(previous.number + 1, sha256_hex(manifest))
-            write_manifest_into(stage, manifest_path(generation), manifest)
-            stage.install(lambda: record_generation(records, dataset, location, generation))
+            new.stage.make_durable(all_at_once=not durable)
+            generation = new.install(listed)
     stored = sum(file.length for file in listed)
     return TreeResult(dataset, location, len(listed), plaintext, stored, generation.number, target)
 

@@ -20,6 +20,7 @@ from casemate.data.zones import HIDDEN_DIRECTORY
 
 __all__ = [
     "AtomicFile",
+    "empty_directories_below",
     "files_below",
     "locked",
     "open_stored",
@@ -165,6 +166,14 @@ def files_below(root: Path, committed: list[str] | None = None) -> Iterator[tupl
                 yield f"{relative}{entry.name}", entry.stat(follow_symlinks=False).st_size
 
     yield from walk(str(root), "")
+
+
+def empty_directories_below(root: Path) -> Iterator[str]:
+    """Relative path of every directory below ``root`` with nothing in it but what is hidden."""
+    for directory, names, files in os.walk(root):
+        names[:] = [name for name in names if not is_hidden(name)]
+        if not names and not files and directory != str(root):
+            yield os.path.relpath(directory, root)
 
 
 @contextlib.contextmanager

@@ -12,18 +12,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from casemate.crypto.canonical import sha256_hex
-from casemate.data.commit import record_generation
+from casemate.data.drafts import Draft, draft
 from casemate.data.errors import ManifestMissingError, SourceMissingError
 from casemate.data.format import plaintext_size
-from casemate.data.generations import Generation, GenerationRecords
-from casemate.data.journal import Done, Journal
-from casemate.data.keys import DatasetKey, KeyProvider, RememberedKeys
+from casemate.data.generations import GenerationRecords
+from casemate.data.journal import Done
+from casemate.data.keys import KeyProvider, RememberedKeys
 from casemate.data.local import files_below
-from casemate.data.manifest import ManifestFile, build_manifest, manifest_path
+from casemate.data.manifest import ManifestFile
 from casemate.data.pieces import Decrypting, Encrypting
 from casemate.data.pool import Progress
-from casemate.data.staging import Stage, staging, storage_errors
+from casemate.data.staging import storage_errors
 from casemate.data.strict import Governed, StrictReads, authentic_preamble
 from casemate.data.trees import Counter, TreeResult
 from casemate.data.zones import local_uri
@@ -58,11 +57,7 @@ def rewrap_tree(
         if not recorded.holds_files:
             raise ManifestMissingError(f"{location}: was never committed for {dataset}")
         about = f"rewrap {location} from {recorded.digest}"
-
-        def adopt(path: Path) -> bool:
-            return Journal(path, key, about).load()
-
-        with staging(target, recorded, overwrite=True, adopt=adopt) as stage:
+        with draft(target, key, records, recorded, about=about, overwrite=True) as new:
             governed = _checked(target, location, dataset, keys, records)
             old = [
                 file
@@ -71,19 +66,12 @@ def rewrap_tree(
             ]
             if not old and governed.manifest.key_version == key.version:
                 return TreeResult(dataset, location, 0, 0, 0, recorded.number, target)
-            journal = Journal(stage.journal, key, about)
-            if stage.adopted:
-                journal.load()
-            run = _Run(stage, journal, location, key, keys, {file.path: file for file in old})
+            run = _Run(new, keys, {file.path: file for file in old})
             listed = run.all(governed.manifest.files, Counter(sum(_size(file) for file in old), progress), threads)
-            manifest = build_manifest(key, location, recorded.number + 1, listed)
-            generation = Generation(recorded.number + 1, sha256_hex(manifest))
-            stage.make_directories([os.path.dirname(manifest_path(generation))])  # noqa: PTH120
-            (stage.root / manifest_path(generation)).write_bytes(manifest)
-            stage.make_durable(all_at_once=True)
-            stage.install(lambda: record_generation(records, dataset, location, generation))
+            new.stage.make_durable(all_at_once=True)
+            generation = new.install(listed)
     plain, stored = sum(_size(file) for file in old), sum(file.length for file in old)
-    return TreeResult(dataset, location, len(old), plain, stored, generation.number, target, len(journal.done))
+    return TreeResult(dataset, location, len(old), plain, stored, generation.number, target, len(new.journal.done))
 
 
 def _size(file: ManifestFile) -> int:
@@ -108,18 +96,10 @@ def _checked(
 
 
 class _Run:
-    def __init__(
-        self,
-        stage: Stage,
-        journal: Journal,
-        location: str,
-        key: DatasetKey,
-        keys: KeyProvider,
-        old: dict[str, ManifestFile],
-    ) -> None:
-        self._stage, self._journal, self._location, self._old = stage, journal, location, old
-        self._reads = Decrypting(None, key.dataset, keys, durable=False)
-        self._writes = Encrypting(str(stage.root), location, key, os.urandom(16).hex(), durable=False)
+    def __init__(self, new: Draft, keys: KeyProvider, old: dict[str, ManifestFile]) -> None:
+        self._stage, self._journal, self._location, self._old = new.stage, new.journal, new.location, old
+        self._reads = Decrypting(None, new.key.dataset, keys, durable=False)
+        self._writes = Encrypting(str(new.stage.root), new.location, new.key, os.urandom(16).hex(), durable=False)
         self._lock = threading.Lock()
 
     def all(self, files: Sequence[ManifestFile], counter: Counter, threads: int | None) -> list[ManifestFile]:

@@ -29,7 +29,7 @@ def engines(zone: Path) -> Iterator[Engines]:
     zones = [FakeAgent.zone(zone, "hospital/patients")]
     with (
         FakeAgent(zone.parent / "agent.sock", zones, private_prefixes=[f"file://{private}"]) as agent,
-        zone_spark(agent, private, f"file://{zone}/warehouse") as spark,
+        zone_spark(agent, private, {"spark.sql.warehouse.dir": f"file://{zone}/warehouse"}) as spark,
     ):
         yield Engines(ZoneFileSystem(), spark)
 

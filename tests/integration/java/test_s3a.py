@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from tests.support.fake_agent import FakeAgent
 from tests.support.s3_server import ACCESS, SECRET, S3Server
+from tests.support.zone_spark import JAR, zone_spark
 
-from casemate.engines.spark_conf import filesystems
 from casemate.model import Access, DatasetName, Zone
 
 pytestmark = pytest.mark.spark
 
-JAR = Path(__file__).resolve().parents[3] / "src/casemate/jars/casemate-spark.jar"
 PATIENTS = DatasetName.parse("hospital/patients")
 MARKER = "PLAINTEXT-MARKER"
 BUCKET = "bucket"
@@ -78,9 +77,6 @@ class Cloud:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    from pyspark import SparkContext
-    from pyspark.sql import SparkSession
-
     jars = s3a_jars()
     base = tmp_path_factory.mktemp("s3a")
     (base / "private").mkdir()
@@ -88,39 +84,16 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     private = [f"file://{base}/private"]
     with S3Server(base / "s3") as server, FakeAgent(base / "agent.sock", zones, private_prefixes=private) as agent:
         agent.storage_credentials = {"fs.s3a.access.key": ACCESS, "fs.s3a.secret.key": SECRET}
-        os.environ["CASEMATE_AGENT_SOCKET"] = str(agent.socket)
         settings = {
-            **filesystems(),
             **{f"spark.hadoop.fs.s3a.{name}": value for name, value in S3A.items()},
             "spark.hadoop.fs.s3a.endpoint": server.endpoint,
             "spark.driver.extraClassPath": os.pathsep.join(map(str, [JAR, *jars])),
-            "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={base}/private",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.local.dir": f"{base}/private",
-            "spark.sql.warehouse.dir": f"file://{base}/private/warehouse",
-            "spark.task.maxFailures": "1",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.log.level": "FATAL",
         }
-        builder = SparkSession.builder.master("local[2]").appName("zones on S3")
-        for name, value in settings.items():
-            builder = builder.config(name, value)
-        session = builder.getOrCreate()
-        try:
+        with zone_spark(agent, base / "private", settings) as session:
             rows = session.range(2000).selectExpr("id", f"concat('{MARKER}-', id) as name").coalesce(1)
             rows.write.csv("s3a://bucket/data/csv", header=True)
             rows.write.parquet("s3a://bucket/data/parquet")
             yield Cloud(session, agent, storage_owner(server))
-        finally:
-            session.stop()
-            gateway = SparkContext._gateway
-            SparkContext._gateway = SparkContext._jvm = None
-            gateway.shutdown()
-            gateway.proc.stdin.close()
-            gateway.proc.wait(30)
-            del os.environ["CASEMATE_AGENT_SOCKET"]
     shutil.rmtree(base, ignore_errors=True)
 
 

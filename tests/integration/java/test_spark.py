@@ -64,8 +64,12 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
         FakeAgent.zone(base / "ro", str(PATIENTS), "read"),
     ]
     with FakeAgent(base / "agent.sock", zones, private_prefixes=[f"file://{base}/private"]) as agent:
-        small = {"spark.sql.files.maxPartitionBytes": "1m", "spark.sql.files.openCostInBytes": "64k"}
-        with zone_spark(agent, base / "private", f"file://{base}/rw/warehouse", small) as session:
+        settings = {
+            "spark.sql.warehouse.dir": f"file://{base}/rw/warehouse",
+            "spark.sql.files.maxPartitionBytes": "1m",
+            "spark.sql.files.openCostInBytes": "64k",
+        }
+        with zone_spark(agent, base / "private", settings) as session:
             yield Job(base, agent, session)
     shutil.rmtree(base, ignore_errors=True)
 

@@ -22,7 +22,6 @@ from casemate.model import DatasetName
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]  # two applications on two cores
 
-JAR = Path(__file__).resolve().parents[3] / "src/casemate/jars/casemate-spark.jar"
 PATIENTS = DatasetName.parse("hospital/patients")
 SLOW = "reflect('java.lang.Thread', 'sleep', 250L) is not null"  # a quarter of a second for each row; all are kept
 
@@ -52,7 +51,7 @@ class Site:
             job=job,
         )
         self.stack.enter_context(agent)
-        return self.stack.enter_context(SparkApp(agent, JAR, private))
+        return self.stack.enter_context(SparkApp(agent, private))
 
     def generation(self, name: str) -> int:
         return self.records.generation(PATIENTS, local_uri(self.zone / name)).number

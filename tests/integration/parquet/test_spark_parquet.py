@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,19 +12,17 @@ from typing import Any
 import pytest
 from tests.support.fake_agent import FakeAgent
 from tests.support.memory import MemoryKeys
+from tests.support.zone_spark import zone_spark
 
 from casemate.data.parquet import ParquetKeys
 from casemate.data.reader import EncryptedReader
 from casemate.data.writer import EncryptedWriter
 from casemate.data.zones import local_uri
-from casemate.engines.spark_conf import filesystems
 from casemate.engines.spark_parquet import FACTORY
 from casemate.model import Access, ColumnKeys, DatasetName, Zone
 
 pytestmark = pytest.mark.spark
 
-ROOT = Path(__file__).resolve().parents[3]
-JAR = ROOT / "src/casemate/jars/casemate-spark.jar"
 PATIENTS, DIAGNOSIS, NOTES = (DatasetName("hospital", name) for name in ("patients", "diagnosis", "notes"))
 ROWS = 600
 FORMS: dict[str, ColumnKeys | None] = {
@@ -71,9 +68,6 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    from pyspark import SparkContext
-    from pyspark.sql import SparkSession
-
     base = tmp_path_factory.mktemp("parquet")
     for area in ("zone", "notes", "private"):
         (base / area).mkdir()
@@ -87,37 +81,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     ]
     private = f"file://{base}/private"
     # Manifests are not what is tested here: zones take files that the test puts there.
-    with FakeAgent(base / "a.sock", zones, keys=granted, private_prefixes=[private], strict=False) as agent:
-        os.environ["CASEMATE_AGENT_SOCKET"] = str(agent.socket)
-        settings = {
-            **filesystems(),
-            **FACTORY,
-            "spark.driver.extraClassPath": str(JAR),
-            "spark.driver.extraJavaOptions": f"-Dderby.system.home={base}/private",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.local.dir": f"{base}/private",
-            "spark.sql.warehouse.dir": f"{private}/warehouse",
-            "spark.sql.shuffle.partitions": "2",
-            "spark.task.maxFailures": "1",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.log.level": "FATAL",
-        }
-        builder = SparkSession.builder.master("local[2]").appName("parquet")
-        for name, value in settings.items():
-            builder = builder.config(name, value)
-        session = builder.getOrCreate()
-        try:
-            yield Job(base, agent, keys, session)
-        finally:
-            session.stop()
-            gateway = SparkContext._gateway
-            SparkContext._gateway = SparkContext._jvm = None
-            gateway.shutdown()
-            gateway.proc.stdin.close()
-            gateway.proc.wait(30)
-            del os.environ["CASEMATE_AGENT_SOCKET"]
+    with (
+        FakeAgent(base / "a.sock", zones, keys=granted, private_prefixes=[private], strict=False) as agent,
+        zone_spark(agent, base / "private", FACTORY) as session,
+    ):
+        yield Job(base, agent, keys, session)
     shutil.rmtree(base, ignore_errors=True)
 
 

@@ -184,7 +184,7 @@ def test_a_spoiled_answer_is_listed_with_its_query_and_set_up(runner: Runner) ->
 
 def test_a_killed_run_goes_on_and_keeps_what_it_found(runner: Runner, asked: list[tuple[str, str]]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        runner(spoiled={"zone": "q1"}, limit=6 + 2)  # dies in the middle of query 2
+        runner(spoiled={"zone": "q1"}, limit=9 + 3 + 2)  # warm, and dies in the middle of query 2
     done = len(asked)
     value = runner().to_json()
     assert {text for _, text in asked[done:]} == {"q2", "q3"}
