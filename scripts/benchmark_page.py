@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Bring measured figures into the documentation: ``benchmark_page.py [--take DIR]``.
 
-``--take DIR`` copies the ``.json`` and ``.svg`` of ``tpcds``, ``scan`` and ``io`` in DIR or one below it to
-``docs/benchmarks``. Then the tables between the markers of ``docs/guides/benchmarks.md`` are written from there.
+``--take DIR`` copies the ``.json`` and ``.svg`` of ``tpcds``, ``scan`` and ``io``, and ``io-newer-java.json``, in DIR
+or one below it to ``docs/benchmarks``. Then the tables between the markers of ``docs/guides/benchmarks.md`` are written
+from there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.take:
         FIGURES.mkdir(parents=True, exist_ok=True)
-        for name in ("tpcds.json", "tpcds.svg", "scan.json", "scan.svg", "io.json", "io.svg"):
+        for name in ("tpcds.json", "tpcds.svg", "scan.json", "scan.svg", "io.json", "io.svg", "io-newer-java.json"):
             for found in [*options.take.glob(name), *options.take.glob(f"*/{name}")][:1]:
                 shutil.copyfile(found, FIGURES / name)
     text = PAGE.read_text(encoding="utf-8")
@@ -60,6 +61,8 @@ def io(value: dict[str, Any]) -> str:
     most = max(value["cores"], key=int)
     one, every = value["cores"]["1"]["processor"], value["cores"][most]["processor"]
     aims = value["aims"]
+    newer = FIGURES / "io-newer-java.json"
+    every_java = [value, *([json.loads(newer.read_text(encoding="utf-8"))] if newer.exists() else [])]
     lines = [
         f"Measured on {found['cores']} cores of {found['processor']}, {found['memory_gib']} GiB, {found['system']}; "
         f"{value['storage']}; {value['size_bytes'] >> 20} MiB, {value['repeats']} runs; load of the machine at the "
@@ -67,11 +70,12 @@ def io(value: dict[str, Any]) -> str:
         "",
         "![GiB per second of one core](../benchmarks/io.svg)",
         "",
-        "| GiB per second of one core | | aim |",
-        "|---|---:|---:|",
+        f"| GiB per second of one core | {' | '.join('Java ' + one['versions']['java'] for one in every_java)} | aim |",
+        f"|---|{'---:|' * len(every_java)}---:|",
     ]
-    for name, rate in value["gib_per_s"].items():
-        lines.append(f"| {name} | {'-' if rate is None else f'{rate:.2f}'} | {aims.get(name, '')} |")
+    for name in value["gib_per_s"]:
+        rates = " | ".join(f"{one['gib_per_s'][name]:.2f}" for one in every_java)
+        lines.append(f"| {name} | {rates} | {aims.get(name, '')} |")
     lines += ["", f"| | one core | {most} cores at once |", "|---|---:|---:|"]
     lines += [f"| {name} | {one[name]:.2f} | {every[name]:.2f} |" for name in one]
     small, large = value["processor"]["python_random_8k"], value["processor"]["python_random_1m"]

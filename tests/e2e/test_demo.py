@@ -169,7 +169,10 @@ def test_nothing_is_left_when_a_plug_is_pulled(
 ) -> None:
     directory = tmp_path / "out"
     with _running_demo(directory, "$ casemate submit") as process:
-        time.sleep(4)  # into the start of the cluster
+        host, deadline = psutil.Process(_service_pid(directory, "tee-host")), time.monotonic() + 60
+        while not any("java" in process.name() for process in host.children(recursive=True)):
+            assert time.monotonic() < deadline, "the cluster does not start"
+            time.sleep(0.1)
         pull(process, directory)
         assert process.stderr is not None
         rest = process.stderr.read()

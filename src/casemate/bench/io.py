@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from casemate.bench.errors import BenchProcessError
-from casemate.bench.io_jvm import jvm_speeds
+from casemate.bench.io_jvm import java_version, jvm_speeds
 from casemate.bench.machine import describe
 from casemate.bench.memory_storage import memory_storage
 from casemate.crypto import stream
@@ -94,6 +94,7 @@ def run(*, size: int, repeats: int, jvm: bool = True, progress: Callable[[str], 
             "cores": together,
             "jvm": {name: _rounded(rate) for name, rate in java.items()},
             "machine": machine,
+            "versions": {"java": java_version()} if jvm else {},
         },
     )
 

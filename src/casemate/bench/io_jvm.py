@@ -12,7 +12,7 @@ from casemate.engines.spark_cluster import COMPILE_EARLY
 from casemate.engines.spark_home import find_spark
 from casemate.errors import FailedError
 
-__all__ = ["jvm_speeds"]
+__all__ = ["java_version", "jvm_speeds"]
 
 _MAIN = "io.casemate.spark.IoBench"
 _START_SECONDS = 120.0  # and warming up
@@ -45,3 +45,9 @@ def jvm_speeds(directory: Path, size: int, repeats: int) -> dict[str, float]:
     if done.returncode:
         raise FailedError(f"bench of the JVM: {done.stderr.strip()[-500:]}")
     return {name: float(rate) for name, rate in json.loads(done.stdout).items()}
+
+
+def java_version() -> str:
+    """What the Java that is measured says about itself, ``17.0.15``. Raises ``EngineUnavailableError`` without one."""
+    lines = (find_spark(dict(os.environ)).java / "release").read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith("JAVA_VERSION=")).partition("=")[2].strip('"')

@@ -43,10 +43,12 @@ class Shape:
     def of_this_machine(cls, *, local: bool = False) -> Shape:
         """Two workers that share the cores, so that every shuffle has something to send over the network."""
         cores = os.cpu_count() or 1
-        heap = "2g" if psutil.virtual_memory().total >= 48 << 30 else "1g"  # four set-ups with three such heaps each
+        large = psutil.virtual_memory().total >= 48 << 30  # four set-ups with a driver and two executors each
+        heap = "2g" if large else "1g"
         if local:
             return cls(0, cores, heap, "2g", max(4, 2 * cores))
-        return cls(2, max(1, cores // 2), heap, heap, max(4, 2 * cores))
+        driver = "2g" if large else "1536m"  # query 35 broadcasts tables that 1g does not hold
+        return cls(2, max(1, cores // 2), heap, driver, max(4, 2 * cores))
 
     @classmethod
     def parse(cls, text: str) -> Shape:
