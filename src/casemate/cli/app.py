@@ -49,7 +49,7 @@ COMMANDS: dict[str, _Entry] = {
     "trust": _Entry("trust", "Show and add the anchors that a broker verifies evidence with."),
     "tpm": _Entry("tpm", "Enrol a TPM's attestation key, after its maker's certificate proved whose it is."),
     "audit": _Entry("audit", "Read the broker's audit log and prove it whole."),
-    "bench": _Entry("bench", "Measure start-up against plain Spark."),
+    "bench": _Entry("bench", "Measure what protection costs, both sides in one run."),
     "completion": _Entry("completion", "Print the completion script of a shell."),
 }
 

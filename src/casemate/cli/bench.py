@@ -1,4 +1,4 @@
-"""``casemate bench``: measure start-up and attestation, and feed the verifiers spoiled evidence."""
+"""``casemate bench``: measure what protection costs, and feed the verifiers spoiled evidence."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["app"]
 
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the JSON here.")]
 
-app = subcommand("Measure start-up and attestation; fuzz the verifiers.")
+app = subcommand("Measure what protection costs, both sides in one run; feed the verifiers spoiled evidence.")
 
 
 @app.callback()
 def _group() -> None:
-    """Measure start-up and attestation; fuzz the verifiers."""
+    """Measure what protection costs, both sides in one run; feed the verifiers spoiled evidence."""
 
 
 @app.command(epilog=epilog("casemate bench startup", "casemate bench startup --repeats 5 --format json > startup.json"))
