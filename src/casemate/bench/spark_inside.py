@@ -96,6 +96,7 @@ def _serve(spark: Any, requests: IO[str], replies: IO[str]) -> None:
     operations: dict[str, Callable[..., dict[str, Any]]] = {
         "tables": _tables,
         "sql": _sql,
+        "tidy": _tidy,
         "scan": scan_work.scan,
         "write": scan_work.write,
         "layout": scan_work.layout,
@@ -131,6 +132,12 @@ def _sql(spark: Any, text: str) -> dict[str, Any]:
     rows = spark.sql(text).collect()
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "rows": [[cell(value) for value in row] for row in rows]}
+
+
+def _tidy(spark: Any) -> dict[str, Any]:
+    """Have Spark remove what earlier queries have shuffled: it does when the driver's heap is collected."""
+    spark._jvm.System.gc()
+    return {}
 
 
 if __name__ == "__main__":

@@ -261,6 +261,7 @@ def _ask(sessions: SparkSessions, setups: Iterable[str], reference: Reference, n
         reply = sessions[setup].ask({"op": "sql", "text": text}, _QUERY_SECONDS)
         processor[setup] = processor_seconds() - before
         seconds[setup] = reply["seconds"]
+        sessions[setup].ask({"op": "tidy"}, _QUERY_SECONDS)  # scratch space lies in memory
         if (why := difference(expected, reply["rows"])) is not None:
             wrong.append({"query": number, "setup": setup, "why": why})
     return {"query": number, "seconds": seconds, "processor": processor, "wrong": wrong}
