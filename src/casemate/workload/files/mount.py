@@ -36,7 +36,7 @@ __all__ = ["PAGE_CACHE", "main"]
 
 PAGE_CACHE = "--page-cache"
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_GO, _COMMIT, _LEAVE = b"g", b"c", b"l"
+_GO, _CUT, _COMMIT, _LEAVE = b"g", b"x", b"c", b"l"
 _MESSAGE = 65536  # bytes
 
 
@@ -127,11 +127,14 @@ def _run(command: list[str], layers: list[list[_Place]], private: list[Path], *,
         not_started = ours.recv(_MESSAGE)  # the end of the stream, when the program was started
         if not_started:
             raise FailedError(not_started.decode())
+        cut = [server.zone.prefix for server in servers if _is_cut(server)]
         end_descendants([server.pid for server in servers])  # whoever is left keeps the mounts alive
-        lost = [server.zone.prefix for server in servers if os.waitpid(server.pid, os.WNOHANG)[0]]
-        if lost:
-            servers = [server for server in servers if server.zone.prefix not in lost]
-            raise MountLostError(f"{', '.join(lost)}: the server of this mount was killed while the program ran")
+        dead = [server.zone.prefix for server in servers if os.waitpid(server.pid, os.WNOHANG)[0]]
+        servers = [server for server in servers if server.zone.prefix not in dead]
+        if lost := sorted({*cut, *dead}):
+            raise MountLostError(
+                f"{', '.join(lost)}: the server of this mount ended, or its connection was cut, while the program ran"
+            )
         well = _end_servers(servers, _COMMIT if status == 0 else _LEAVE)
         servers = []
     finally:
@@ -143,6 +146,14 @@ def _run(command: list[str], layers: list[list[_Place]], private: list[Path], *,
     if status == 0:
         return 0 if well else 1
     return status if status > 0 else 128 - status
+
+
+def _is_cut(server: _Server) -> bool:
+    """Whether its connection was cut while the program ran."""
+    try:
+        return server.control.recv(1, socket.MSG_DONTWAIT) == _CUT
+    except BlockingIOError:
+        return False
 
 
 def _end_servers(servers: Sequence[_Server], message: bytes) -> bool:
@@ -219,16 +230,21 @@ def _serve_until_unmounted(zone: Zone, connection: int, control: socket.socket, 
         session.tell(MountUnavailableError(f"libfuse and its Python binding: {exc}"))
         return 1
     served = FuseZone(session, zone, ready=lambda: _send(control, _GO))
-    mfusepy.FUSE(
-        served,
-        f"/dev/fd/{connection}",
-        foreground=True,
-        nothreads=True,
-        direct_io=not page_cache,
-        entry_timeout=0,
-        attr_timeout=0,
-        negative_timeout=0,
-    )
+    try:
+        mfusepy.FUSE(
+            served,
+            f"/dev/fd/{connection}",
+            foreground=True,
+            nothreads=True,
+            direct_io=not page_cache,
+            entry_timeout=0,
+            attr_timeout=0,
+            negative_timeout=0,
+        )
+    except RuntimeError:
+        # ECONNABORTED instead of ENODEV: a request was being handed over when the mount went. That is how it may end
+        # when the last process is killed; before the program's end it is a loss.
+        _send(control, _CUT)
     try:
         if control.recv(1) != _COMMIT:
             served.undo.restore()
