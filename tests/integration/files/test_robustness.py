@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.plain_programs import BOTH, Programs, needs_fuse
 
 from casemate.data.dataset import decrypt_tree, encrypt_tree, verify_tree
 from casemate.model import DatasetName
+from casemate.workload.files import mount
 
 PATIENTS, REPORT = DatasetName.parse("hospital/patients"), DatasetName.parse("hospital/report")
 
@@ -156,6 +158,19 @@ def test_a_killed_server_fails_the_program_and_commits_nothing(programs: Program
     assert ran.status == 1, ran
     assert any(report.startswith("mount-lost: ") for report in ran.reports)
     assert verify_tree(programs.base / "rw", keys=programs.agent.keys, records=programs.agent.records).generation == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "served"),
+    [(b"u", True), (b"x100.5", True), (b"x99.5", False), (b"x0.0", False), (b"", False)],
+    ids=["unmounted", "cut after the program", "cut before", "cut, nobody knows when", "killed"],
+)
+def test_a_connection_may_fail_only_after_the_program_has_ended(said: bytes, served: bool) -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        its.send(said)
+        its.close()
+        assert mount._served_until(100.0, ours) is served
 
 
 @needs_fuse

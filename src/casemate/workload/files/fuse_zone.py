@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar, cast
@@ -82,6 +83,8 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
         self.changed = False
         self.failure: Exception | None = None
         """The first error in storing a file whose last handle was closed already, so that no program heard of it."""
+        self.ended = 0.0
+        """When the mount went, by the monotonic clock; 0 while it is there."""
         self._session, self._zone, self._ready = session, zone, ready
         self._root = str(local_path(zone.prefix)).rstrip("/")
         self.undo = Undo(Path(self._root))
@@ -335,6 +338,7 @@ class FuseZone(mfusepy.Operations):  # type: ignore[misc]
 
     def destroy(self, path: str) -> None:
         """The mount is gone: store what is still open, as closing would have."""
+        self.ended = time.monotonic()
         for content in list(self._contents.values()):
             self._end(content)
 

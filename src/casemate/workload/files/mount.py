@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ __all__ = ["PAGE_CACHE", "main"]
 
 PAGE_CACHE = "--page-cache"
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_GO, _CUT, _COMMIT, _LEAVE = b"g", b"x", b"c", b"l"
+_GO, _GONE, _CUT, _COMMIT, _LEAVE = b"g", b"u", b"x", b"c", b"l"
 _MESSAGE = 65536  # bytes
 
 
@@ -123,15 +124,13 @@ def _run(command: list[str], layers: list[list[_Place]], private: list[Path], *,
                 raise MountLostError("a zone's server did not start")
             ours.send(_GO)
         status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+        ended = time.monotonic()
         stop.restore()
         not_started = ours.recv(_MESSAGE)  # the end of the stream, when the program was started
         if not_started:
             raise FailedError(not_started.decode())
-        cut = [server.zone.prefix for server in servers if _is_cut(server)]
         end_descendants([server.pid for server in servers])  # whoever is left keeps the mounts alive
-        dead = [server.zone.prefix for server in servers if os.waitpid(server.pid, os.WNOHANG)[0]]
-        servers = [server for server in servers if server.zone.prefix not in dead]
-        if lost := sorted({*cut, *dead}):
+        if lost := [server.zone.prefix for server in servers if not _served_until(ended, server.control)]:
             raise MountLostError(
                 f"{', '.join(lost)}: the server of this mount ended, or its connection was cut, while the program ran"
             )
@@ -148,12 +147,13 @@ def _run(command: list[str], layers: list[list[_Place]], private: list[Path], *,
     return status if status > 0 else 128 - status
 
 
-def _is_cut(server: _Server) -> bool:
-    """Whether its connection was cut while the program ran."""
-    try:
-        return server.control.recv(1, socket.MSG_DONTWAIT) == _CUT
-    except BlockingIOError:
-        return False
+def _served_until(ended: float, control: socket.socket) -> bool:
+    """Whether a server did its work to the end: it says that its mount is gone, or when (monotonic clock) it failed.
+
+    A connection may fail without a loss once the program has ended, when what it left behind is killed in the middle of
+    a request. A server that says nothing was killed."""
+    said = control.recv(_MESSAGE)
+    return said == _GONE or (said[:1] == _CUT and float(said[1:]) > ended)
 
 
 def _end_servers(servers: Sequence[_Server], message: bytes) -> bool:
@@ -241,10 +241,9 @@ def _serve_until_unmounted(zone: Zone, connection: int, control: socket.socket, 
             attr_timeout=0,
             negative_timeout=0,
         )
-    except RuntimeError:
-        # ECONNABORTED instead of ENODEV: a request was being handed over when the mount went. That is how it may end
-        # when the last process is killed; before the program's end it is a loss.
-        _send(control, _CUT)
+        _send(control, _GONE)
+    except RuntimeError:  # for instance ECONNABORTED: the mount went while a request was being handed over
+        _send(control, _CUT + repr(served.ended).encode())
     try:
         if control.recv(1) != _COMMIT:
             served.undo.restore()
