@@ -272,7 +272,7 @@ class TpmAttester(AbstractContextManager["TpmAttester"]):
 
 @contextmanager
 def _exclusive(tcti: str) -> Iterator[None]:
-    """One process of this machine at a time between reading PCR 8 and extending it.
+    """One process of this network namespace at a time between reading PCR 8 and extending it.
 
     The lock is a socket's name in the kernel's abstract namespace (unix(7)): it ends with its holder, without a file.
     Raises ``TpmUnavailableError`` when somebody keeps it for ``_LOCK_SECONDS``."""
@@ -284,7 +284,11 @@ def _exclusive(tcti: str) -> Iterator[None]:
                 lock.bind(name)
                 break
             except OSError as exc:
-                if exc.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                    raise TpmUnavailableError(f"{tcti}: another process is binding a workload to this TPM") from exc
+                if exc.errno != errno.EADDRINUSE:
+                    raise TpmUnavailableError(f"{tcti}: cannot keep others from it meanwhile: {exc.strerror}") from exc
+                if time.monotonic() > deadline:
+                    raise TpmUnavailableError(
+                        f"{tcti}: another process has been binding a workload to this TPM for {_LOCK_SECONDS:g} s"
+                    ) from exc
                 time.sleep(0.02)
         yield
