@@ -55,6 +55,11 @@ def machine(value: dict[str, Any]) -> str:
     )
 
 
+def java(value: dict[str, Any]) -> str:
+    version = value["versions"].get("java")
+    return f"Java {version}" if version else ""
+
+
 def io(value: dict[str, Any]) -> str:
     """Speeds of one core, and of all, in memory."""
     found = value["machine"]
@@ -70,11 +75,12 @@ def io(value: dict[str, Any]) -> str:
         "",
         "![GiB per second of one core](../benchmarks/io.svg)",
         "",
-        f"| GiB per second of one core | {' | '.join('Java ' + one['versions']['java'] for one in every_java)} | aim |",
+        f"| GiB per second of one core | {' | '.join(map(java, every_java))} | aim |",
         f"|---|{'---:|' * len(every_java)}---:|",
     ]
     for name in value["gib_per_s"]:
-        rates = " | ".join(f"{one['gib_per_s'][name]:.2f}" for one in every_java)
+        found_rates = [one["gib_per_s"][name] for one in every_java]
+        rates = " | ".join("-" if rate is None else f"{rate:.2f}" for rate in found_rates)
         lines.append(f"| {name} | {rates} | {aims.get(name, '')} |")
     lines += ["", f"| | one core | {most} cores at once |", "|---|---:|---:|"]
     lines += [f"| {name} | {one[name]:.2f} | {every[name]:.2f} |" for name in one]

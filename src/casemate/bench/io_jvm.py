@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def jvm_speeds(directory: Path, size: int, repeats: int) -> dict[str, float]:
 
 
 def java_version() -> str:
-    """What the Java that is measured says about itself, ``17.0.15``. Raises ``EngineUnavailableError`` without one."""
-    lines = (find_spark(dict(os.environ)).java / "release").read_text(encoding="utf-8").splitlines()
-    return next(line for line in lines if line.startswith("JAVA_VERSION=")).partition("=")[2].strip('"')
+    """``17.0.15``, as the Java that is measured says in its ``release`` file, or ``unknown``.
+
+    Raises ``EngineUnavailableError`` without Java."""
+    try:
+        text = (find_spark(dict(os.environ)).java / "release").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r'^JAVA_VERSION="([^"]+)"', text, re.MULTILINE)
+    return found[1] if found else "unknown"
